@@ -1,0 +1,135 @@
+"""The error tree: one error, three audiences.
+
+::
+
+    LlamavisorError                 500 internal_error
+    ├── MalformedRequestError       400 invalid_request
+    ├── UnauthorizedError           401 invalid_api_key
+    ├── ForbiddenError              403 forbidden
+    ├── NotFoundError               404 not_found
+    │   ├── InstanceNotFoundError   404 instance_not_found
+    │   └── ModelNotFoundError      404 model_not_found
+    ├── StateConflictError          409 state_conflict
+    ├── PayloadTooLargeError        413 payload_too_large
+    ├── InvalidConfigurationError   422 invalid_configuration
+    ├── EngineDiedError             502 engine_died
+    ├── NotAvailableError           503 not_available
+    ├── EngineDeadlineError         504 engine_deadline
+    └── DataFolderInUseError        the second supervisor on a data folder refuses
+
+`message` is for the person, `code` for programs, `status` for HTTP. The renderer in `web/` need not know which part raised the error.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class LlamavisorError(Exception):
+    """Every expected failure of Llamavisor.
+
+    `code` is a stable machine code, `status` the HTTP status that a façade answers with, `param` the field at fault,
+    `remedy` a sentence that says what to do, `retry_after_seconds` when trying again makes sense, `details` more for programs.
+    """
+
+    code: str = "internal_error"
+    status: int = 500
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        remedy: str | None = None,
+        retry_after_seconds: float | None = None,
+        details: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or type(self).code
+        self.param = param
+        self.remedy = remedy
+        self.retry_after_seconds = retry_after_seconds
+        self.details = details or {}
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.remedy}" if self.remedy else self.message
+
+
+class MalformedRequestError(LlamavisorError):
+    """The request cannot be understood; `param` names the field."""
+
+    code, status = "invalid_request", 400
+
+
+class UnauthorizedError(LlamavisorError):
+    """No key, or not a valid one."""
+
+    code, status = "invalid_api_key", 401
+
+
+class ForbiddenError(LlamavisorError):
+    """Understood and refused: a foreign Host, Origin or scope."""
+
+    code, status = "forbidden", 403
+
+
+class NotFoundError(LlamavisorError):
+    """Nothing of that name."""
+
+    code, status = "not_found", 404
+
+
+class InstanceNotFoundError(NotFoundError):
+    """No instance of that name is configured."""
+
+    code = "instance_not_found"
+
+
+class ModelNotFoundError(NotFoundError):
+    """No instance serves a model of that name."""
+
+    code = "model_not_found"
+
+
+class StateConflictError(LlamavisorError):
+    """The state machine refuses this event in this state; `details["state"]` holds the state."""
+
+    code, status = "state_conflict", 409
+
+
+class PayloadTooLargeError(LlamavisorError):
+    """The body exceeds `server.max_body_bytes`."""
+
+    code, status = "payload_too_large", 413
+
+
+class InvalidConfigurationError(LlamavisorError):
+    """The configuration is refused; the old one, if any, stays in force."""
+
+    code, status = "invalid_configuration", 422
+
+
+class EngineDiedError(LlamavisorError):
+    """The engine's process ended, or closed the connection, before its answer was complete."""
+
+    code, status = "engine_died", 502
+
+
+class NotAvailableError(LlamavisorError):
+    """Not now: starting, stopping, crashed, draining. `retry_after_seconds` says when to come back."""
+
+    code, status = "not_available", 503
+
+
+class EngineDeadlineError(LlamavisorError):
+    """The engine sent nothing within its deadline."""
+
+    code, status = "engine_deadline", 504
+
+
+class DataFolderInUseError(LlamavisorError):
+    """Another supervisor holds the lock of this data folder; the message names it."""
+
+    code, status = "data_folder_in_use", 409
