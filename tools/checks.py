@@ -1,0 +1,171 @@
+"""Runs the project's checks one after another and says at the end, on one screen, how each went.
+
+    python tools/checks.py lint              everything that needs no running program
+    python tools/checks.py all [PYTEST …]    lint, then the tests in three legs; arguments go to each pytest
+    python tools/checks.py soak [PYTEST …]   the stateful tests at length
+
+A check that could not run is listed with the remedy. With CI=true in the environment it counts as a failure, so that
+"green" never means "not looked at".
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTHON_FOLDERS = ("supervisor", "web", "tests", "benchmarks", "tools")
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+CHROMIUM_MACOS = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
+CHROMIUM_REMEDY = "install Chromium or Chrome (Debian: apt-get install chromium; with sudo, or run as root once)"
+NO_TESTS_COLLECTED = 5
+# Two workers whatever the machine: with more, the processes under test starve one another and deadlines are missed.
+# Stealing keeps the tests of a file together, and with them the servers that their fixtures have started.
+SIDE_BY_SIDE = ("-n", "2", "--dist", "worksteal")
+
+
+@dataclass
+class Outcome:
+    """How one check went: its name, whether it passed, seconds taken, and what of it did not run, with the reason."""
+
+    name: str
+    passed: bool
+    seconds: float
+    summary: str = ""
+    not_run: list[str] = field(default_factory=list)
+
+
+def lint() -> Iterator[Outcome]:
+    """The checks that read the sources only."""
+    folders = [name for name in PYTHON_FOLDERS if (ROOT / name).is_dir()]
+    yield run("ruff check", tool("ruff"), "check", "--quiet", ".")
+    yield run("ruff format", tool("ruff"), "format", "--quiet", "--check", "--diff", ".")
+    yield run("mypy", tool("mypy"), "--no-error-summary", "hatch_build.py", *folders)
+    yield run("import contracts", tool("lint-imports"), "--no-logo")
+    yield run("tsc", sys.executable, "hatch_build.py", "types")
+
+
+def tests(arguments: list[str]) -> Iterator[Outcome]:
+    """All tests: side by side what can be, alone what measures, and the small ones once more under asyncio's debug mode."""
+    browser = chromium_available()
+    wanted = "not serial" if browser else "not serial and not browser"
+    alone = "serial" if browser else "serial and not browser"
+    parallel = pytest("pytest", [*SIDE_BY_SIDE, "-m", wanted, *arguments])
+    if not browser:
+        parallel.not_run.append(f"tests marked browser: {CHROMIUM_REMEDY}")
+    yield parallel
+    yield pytest("pytest, one at a time", ["-m", alone, *arguments])
+    debugged = [folder for folder in ("tests/unit", "tests/integration") if (ROOT / folder).is_dir()]
+    yield pytest("pytest, asyncio debug", [*SIDE_BY_SIDE, "-m", wanted, *debugged, *arguments], PYTHONASYNCIODEBUG="1")
+
+
+def soak(arguments: list[str]) -> Iterator[Outcome]:
+    """The property-based tests with the profile that takes 100 times as many steps."""
+    long = ["--hypothesis-profile=soak", "--timeout=0", "-m", "soak", *arguments]
+    yield pytest("soak", long)
+
+
+def pytest(name: str, arguments: list[str], **environment: str) -> Outcome:
+    """One pytest run; its skipped tests come back as not run (an expected failure has run)."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "report.xml")
+        command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *arguments]
+        outcome = run(name, *command, accept=(0, NO_TESTS_COLLECTED), **environment)
+        if report.is_file():
+            suite = ElementTree.parse(report).getroot().find("testsuite")
+            if suite is not None:
+                outcome.summary = describe(suite)
+                outcome.not_run = sorted(skipped(suite))
+    return outcome
+
+
+def describe(suite: ElementTree.Element) -> str:
+    """The counts of a JUnit `suite` in one line."""
+    counts = {key: int(suite.get(key, 0)) for key in ("tests", "failures", "errors", "skipped")}
+    passed = counts["tests"] - counts["failures"] - counts["errors"] - counts["skipped"]
+    return f"{passed} passed, {counts['failures'] + counts['errors']} failed, {counts['skipped']} skipped or expected to fail"
+
+
+def skipped(suite: ElementTree.Element) -> Iterator[str]:
+    """Name and reason of each test that a JUnit `suite` says was skipped."""
+    for case in suite.iter("testcase"):
+        mark = case.find("skipped")
+        if mark is not None and mark.get("type") != "pytest.xfail":
+            yield f"{case.get('classname')}.{case.get('name')}: {mark.get('message')}"
+
+
+def run(name: str, *command: str, accept: tuple[int, ...] = (0,), **environment: str) -> Outcome:
+    """Run `command` in the project's root with its output passed through."""
+    say(f"-- {name}")
+    began = time.monotonic()
+    status = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}).returncode
+    return Outcome(name, status in accept, time.monotonic() - began)
+
+
+def tool(name: str) -> str:
+    """The path of a command of the running environment, whatever PATH says."""
+    return str(Path(sys.executable).parent / name)
+
+
+def chromium_available() -> bool:
+    """Whether there is a browser to drive; as root on a Debian system one is installed."""
+    if has_chromium():
+        return True
+    if os.geteuid() == 0 and shutil.which("apt-get"):
+        say("-- Installing Chromium for the browser tests")
+        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        subprocess.run(["apt-get", "update", "-qq"], env=quiet)
+        subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"], env=quiet)
+    return has_chromium()
+
+
+def has_chromium() -> bool:
+    """Whether a Chromium is where the browser tests look for it."""
+    return any(shutil.which(name) for name in CHROMIUM_NAMES) or CHROMIUM_MACOS.exists()
+
+
+def say(line: str) -> None:
+    """Print now, for the programs run write to the same terminal themselves."""
+    print(line, flush=True)
+
+
+def report(outcomes: list[Outcome], strict: bool) -> int:
+    """Print the table and what did not run; the exit status. `strict`: what did not run is a failure."""
+    say("")
+    for outcome in outcomes:
+        word = "ok" if outcome.passed else "FAILED"
+        say(f"{word:>6}  {outcome.name:<24}{outcome.seconds:7.1f} s  {outcome.summary}".rstrip())
+    not_run = list(dict.fromkeys(line for outcome in outcomes for line in outcome.not_run))
+    if not_run:
+        say(f"\nNot run ({'a failure, as CI is set' if strict else 'not counted as a failure'}):")
+        for line in not_run:
+            say(f"  {line}")
+    return int(any(not outcome.passed for outcome in outcomes) or (strict and bool(not_run)))
+
+
+def main(arguments: list[str]) -> int:
+    """Run the group of checks that the first argument names; the exit status."""
+    group, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
+    # A failing check does not keep the later ones from running: one run tells everything.
+    if group == "lint":
+        outcomes = list(lint())
+    elif group == "all":
+        outcomes = [*lint(), *tests(rest)]
+    elif group == "soak":
+        outcomes = list(soak(rest))
+    else:
+        say(str(__doc__))
+        return 2
+    return report(outcomes, strict=os.environ.get("CI", "").lower() in ("1", "true"))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
