@@ -1,0 +1,63 @@
+"""One wire shape for errors, whoever raised them: OpenAI's, which its SDKs map to exceptions (`contracts.md` §6)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from aiohttp import web
+
+from supervisor.errors import LlamavisorError
+
+MILLISECONDS = 1_000
+SERVER_ERROR_STATUS = 500
+_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+
+class TooManyRequestsError(LlamavisorError):
+    """A limit of the web server was reached; `retry_after_seconds` says when to come back."""
+
+    code, status = "too_many_requests", 429
+
+
+class MethodNotAllowedError(LlamavisorError):
+    """The path exists, the method does not."""
+
+    code, status = "method_not_allowed", 405
+
+
+class UnsupportedMediaTypeError(LlamavisorError):
+    """The body is not of the content type that the route takes."""
+
+    code, status = "unsupported_media_type", 415
+
+
+def error_type(status: int) -> str:
+    """The `type` that goes with an HTTP status."""
+    return "server_error" if status >= SERVER_ERROR_STATUS else _TYPES.get(status, "invalid_request_error")
+
+
+def error_body(error: LlamavisorError) -> dict[str, Any]:
+    """`{"error": {message, type, param, code}}`, and `details` where there are some; also the payload of an in-band error."""
+    body: dict[str, Any] = {
+        "message": str(error),
+        "type": error_type(error.status),
+        "param": error.param,
+        "code": error.code,
+    }
+    if error.details:
+        body["details"] = error.details
+    return {"error": body}
+
+
+def error_headers(error: LlamavisorError) -> dict[str, str]:
+    """`Retry-After` (whole seconds, rounded up) and `retry-after-ms` when trying again makes sense."""
+    seconds = error.retry_after_seconds
+    if seconds is None:
+        return {}
+    return {"Retry-After": str(max(1, math.ceil(seconds))), "retry-after-ms": str(int(seconds * MILLISECONDS))}
+
+
+def error_response(error: LlamavisorError) -> web.Response:
+    """The error as JSON, with its status and headers."""
+    return web.json_response(error_body(error), status=error.status, headers=error_headers(error))
