@@ -1,0 +1,92 @@
+"""What processes use: processor time, memory, how much of a file they have read, kills by the kernel for want of memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from supervisor.process import procfs
+from supervisor.process.procfs import IS_LINUX
+
+BYTES_PER_KIB = 1_024
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+
+
+def _ticks_per_second() -> int:
+    return os.sysconf("SC_CLK_TCK") if IS_LINUX else 100
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """Processor time, user and system, that the processes have used since each started; those gone count nothing."""
+    ticks = sum(stat.cpu_ticks for pid in pids if (stat := procfs.read_stat(pid)) is not None)
+    return ticks / _ticks_per_second()
+
+
+def memory_bytes(pids: Iterable[int]) -> int:
+    """Resident memory of the processes together. Pages that they share count once for each: the exact share costs a walk of every page."""
+    return sum(_resident_bytes(pid) for pid in pids)
+
+
+def _resident_bytes(pid: int) -> int:
+    if not IS_LINUX:
+        from supervisor.process import portable
+
+        return portable.resident_bytes(pid)
+    content = procfs.read_bytes(f"/proc/{pid}/statm")
+    return int(content.split()[1]) * os.sysconf("SC_PAGE_SIZE") if content else 0
+
+
+def file_read_fraction(pid: int, path: Path) -> float | None:
+    """How much of a file a process has taken in, 0–1: the larger of its resident mapped share and its bytes read over the file's size.
+
+    None when it cannot be told (gone, not ours to see, empty file, no `/proc`). It walks the pages of the process: milliseconds for a big
+    one, so call it off the loop.
+    """
+    try:
+        size = path.stat().st_size
+    except OSError:
+        return None
+    read, mapped = _bytes_read(pid), _mapped_resident_bytes(pid, os.path.realpath(path))
+    if not size or (read is None and mapped is None):
+        return None
+    return min(1.0, max(read or 0, mapped or 0) / size)
+
+
+def _bytes_read(pid: int) -> int | None:
+    content = procfs.read_bytes(f"/proc/{pid}/io")
+    if not content:
+        return None
+    return int(content.partition(b"rchar:")[2].split()[0])
+
+
+def _mapped_resident_bytes(pid: int, path: str) -> int | None:
+    content = procfs.read_bytes(f"/proc/{pid}/smaps")
+    if content is None:
+        return None
+    total, inside, ending = 0, False, os.fsencode(path)
+    for line in content.splitlines():
+        if line.startswith(b"Rss:"):
+            total += int(line.split()[1]) * BYTES_PER_KIB if inside else 0
+        elif not line[:1].isupper():
+            inside = line.endswith(ending) and line.split(maxsplit=5)[-1] == ending
+    return total
+
+
+def oom_kills(pid: int | None = None) -> int | None:
+    """How often the kernel killed for want of memory in the control group of a process (default: ours, which our children share).
+
+    A count to compare before and after; None where there is no such count (no cgroup v2, no memory controller).
+    """
+    content = procfs.read_bytes(f"/proc/{pid or 'self'}/cgroup") or b""
+    for line in os.fsdecode(content).splitlines():
+        if line.startswith("0::"):
+            return _count_in(CGROUP_ROOT / line[3:].lstrip("/") / "memory.events")
+    return None
+
+
+def _count_in(events: Path) -> int | None:
+    for line in (procfs.read_bytes(str(events)) or b"").splitlines():
+        if line.startswith(b"oom_kill "):
+            return int(line.split()[1])
+    return None
