@@ -1,0 +1,108 @@
+"""Everything else that people type: out-of-domain prompts of many forms, all answered by one honest sentence.
+
+The forms are made from word lists and invented words, so that the model learns "none of what I know" rather than a
+list of strange topics.
+"""
+
+from random import Random
+
+from .grammar import REFUSAL_START, Fragment, Intent, phrases, sentence_case, single, words
+
+FALLBACK = (
+    f"{REFUSAL_START}I am only a tiny demo model and I do not know that. "
+    "Ask me about animals, colours, small sums, Llamavisor, or for a story."
+)
+
+NOUNS = words(
+    """
+    pizza code python java website email letter song recipe car train airplane phone computer internet game football tennis
+    doctor hospital money bank job boss school teacher university exam book movie actor king queen president war peace love
+    friend family mother father brother sister baby city country world planet moon star rocket space time clock history math
+    algebra geometry biology physics chemistry energy electricity robot machine database network docker kubernetes cloud
+    linux windows bug file chair window door kitchen coffee juice wine beer pasta rice cheese bread cake sugar salt shoe
+    shirt dress watch ring gold silver stone glass paper pen brush paint music guitar piano drum dance party holiday trip
+    hotel beach mountain river ocean island bridge road street map weather rain storm wind heat fire ice plant tree flower
+    garden rose apple pear grape potato onion pepper body head hand foot heart brain bone dream health sport politics law
+    medicine philosophy tax stock market climate virus vaccine religion language grammar essay invoice password contract
+    """
+)
+VERBS = words(
+    """
+    explain write fix draw translate summarize compare find solve calculate build plan check review sell buy design describe
+    improve debug test sort print generate give bring open play cook eat drink read learn teach pay win lose close run walk
+    """
+)
+ADJECTIVES = words("best worst cheapest largest smallest oldest newest fastest famous strongest easiest nicest real")
+OTHER_LANGUAGES = phrases(
+    """
+    was ist das,wie geht es dir,wo ist der bahnhof,guten tag,comment allez vous,bonjour,je ne sais pas,que es esto,
+    hola amigo,buenos dias,donde esta la casa,come stai,buongiorno,grazie mille,hur mår du,dzień dobry,привет,как дела,
+    你好,こんにちは,안녕하세요,مرحبا
+    """
+)
+FORMS = (
+    "{v} {a} {b}",
+    "{v} a {a} for my {b}.",
+    "Which is better, {a} or {b}?",
+    "Do you like {a}?",
+    "Do you have a {a}?",
+    "Can you {v} a {a}?",
+    "Why is {a} {j}?",
+    "Why do people {v} {a}?",
+    "What is the {j} {a}?",
+    "What is a {a}?",
+    "What is {a}?",
+    "How many {a}s are in a {b}?",
+    "Who invented the {a}?",
+    "Who is the {a} of {b}?",
+    "When did the {a} {v}?",
+    "I need a {a} and a {b}.",
+    "Please {v} this {a}: {b} {c} {d}",
+    "{a} {b}",
+    "{a}",
+    "Where can I buy a {a}?",
+    "Is {a} {j}?",
+    "How does a {a} work?",
+    "How do I {v} the {a} in {b}?",
+    "Write {a} {b}",
+    "Write an essay about {a} and {b}.",
+    "Should I {v} my {a}?",
+    "My {a} is {j}.",
+    "{j} {a} in the world",
+    "Give me {n} {a}s.",
+    "Tell me about {a}.",
+    "Explain {a} to me.",
+    "What do you think about {a}?",
+    "Translate {a} into {b}.",
+    "I am a {a} and I {v} {b}.",
+    "The {a} and the {b} {v} a {c}. What {d} is it?",
+    "{c} = {n} * {a}({b})",
+    "def {a}({b}): return {c}",
+    "https://{a}.{b}/{c}",
+)
+
+
+def unknown(rng: Random) -> Fragment:
+    """Say something that the model knows nothing about."""
+    kind = rng.random()
+    if kind < 0.05:
+        return single(rng.choice(OTHER_LANGUAGES), FALLBACK)
+    if kind < 0.12:
+        return single(" ".join(_word(rng) for _ in range(rng.randint(3, 40))), FALLBACK)
+    if kind < 0.17:
+        return single(" ".join(_invented(rng) for _ in range(rng.randint(1, 4))), FALLBACK)
+    slots = {name: _word(rng) for name in "abcd"}
+    prompt = rng.choice(FORMS).format(v=rng.choice(VERBS), j=rng.choice(ADJECTIVES), n=rng.randint(2, 99), **slots)
+    return single(sentence_case(prompt), FALLBACK)
+
+
+def _word(rng: Random) -> str:
+    return rng.choice(NOUNS) if rng.random() < 0.75 else _invented(rng)
+
+
+def _invented(rng: Random) -> str:
+    syllables = (rng.choice("bcdfghjklmnprstvwz") + rng.choice("aeiou") for _ in range(rng.randint(1, 3)))
+    return "".join(syllables) + rng.choice(("", "n", "s", "r", "t", "ck", "ing"))
+
+
+UNKNOWN_INTENTS = (Intent("out of domain", 16, unknown, "refusal"),)
