@@ -1,5 +1,6 @@
 # Everything is set up on demand, inside .venv; the stamps carry the checksum of what they were made from,
 # so that a second run installs nothing and a changed lock file is noticed whatever its date.
+# Works with GNU make 3.81 and any POSIX shell.
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -14,7 +15,7 @@ PEERS := $(STAMPS)/peers-$(call key,constraints/peers.txt)
 PROJECT := $(STAMPS)/project-$(call key,pyproject.toml)
 
 # The locks name every package with its hashes: nothing else is resolved, and no package may run code while it is installed.
-PIP_INSTALL = -m pip --disable-pip-version-check install --quiet --require-hashes --no-deps --only-binary :all:
+PIP_INSTALL = -m pip --disable-pip-version-check install -qq --no-compile --require-hashes --no-deps --only-binary :all:
 COMPILE = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --only-binary :all: \
 	--no-emit-index-url --no-annotate --no-header
 
@@ -26,19 +27,19 @@ COMPILE = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 -
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
-run: $(PROJECT) front-end ## Install what running needs, then serve and print the address (ARGS="--port 4000")
+run: front-end $(PROJECT) ## Install what running needs, then serve and print the address (ARGS="--port 4000")
 	@exec $(VENV)/bin/llamavisor serve $(ARGS)
 
-test: $(TESTING) $(PROJECT) front-end ## Run every check: lint, types, import contracts, tests in a browser too (ARGS for pytest)
+test: $(TESTING) front-end $(PROJECT) ## Run every check: lint, types, import contracts, tests in a browser too (ARGS for pytest)
 	@$(PY) tools/checks.py all $(ARGS)
 
-lint: $(TESTING) $(PROJECT) front-end ## Run the checks that need no running program
+lint: $(TESTING) front-end $(PROJECT) ## Run the checks that need no running program
 	@$(PY) tools/checks.py lint
 
-soak: $(TESTING) $(PROJECT) front-end ## Run the property-based tests at length: 100,000 steps each
+soak: $(TESTING) front-end $(PROJECT) ## Run the property-based tests at length: 100,000 steps each
 	@$(PY) tools/checks.py soak $(ARGS)
 
-bench: $(TESTING) $(PEERS) $(PROJECT) front-end ## Measure side by side with other programs; prints ratios
+bench: $(TESTING) $(PEERS) front-end $(PROJECT) ## Measure side by side with other programs; prints ratios
 	@for program in benchmarks/[a-z]*.py; do echo "== $$program"; $(PY) "$$program" $(ARGS) || exit 1; done
 
 demo-model: $(TESTING) $(PROJECT) ## Train the demo model again, from its generated text
@@ -77,7 +78,7 @@ $(PY):
 		echo "Python could not create a virtual environment. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 
 $(RUNTIME): | $(PY)
-	@echo "Installing what running needs (locked, hashes verified)"
+	@echo "Installing what running needs (locked, hashes verified; some 120 MB when nothing is cached)"
 	@$(PY) $(PIP_INSTALL) -r constraints/runtime.txt -r constraints/build.txt
 	@mkdir -p $(STAMPS) && rm -f $(STAMPS)/runtime-* && touch $@
 
@@ -87,7 +88,7 @@ $(TESTING): $(RUNTIME)
 	@rm -f $(STAMPS)/test-* && touch $@
 
 $(PROJECT): $(RUNTIME)
-	@$(PY) -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --editable .
+	@$(PY) -m pip --disable-pip-version-check install -qq --no-deps --no-build-isolation --editable .
 	@rm -f $(STAMPS)/project-* && touch $@
 
 # An environment of their own: the package `supervisor` of PyPI has the same import name as ours.

@@ -27,6 +27,7 @@ CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrom
 CHROMIUM_MACOS = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
 CHROMIUM_REMEDY = "install Chromium or Chrome (Debian: apt-get install chromium; with sudo, or run as root once)"
 NO_TESTS_COLLECTED = 5
+EXPECTED_FAILURE = "pytest.xfail"
 # Two workers whatever the machine: with more, the processes under test starve one another and deadlines are missed.
 # Stealing keeps the tests of a file together, and with them the servers that their fixtures have started.
 SIDE_BY_SIDE = ("-n", "2", "--dist", "worksteal")
@@ -88,17 +89,20 @@ def pytest(name: str, arguments: list[str], **environment: str) -> Outcome:
 
 
 def describe(suite: ElementTree.Element) -> str:
-    """The counts of a JUnit `suite` in one line."""
-    counts = {key: int(suite.get(key, 0)) for key in ("tests", "failures", "errors", "skipped")}
-    passed = counts["tests"] - counts["failures"] - counts["errors"] - counts["skipped"]
-    return f"{passed} passed, {counts['failures'] + counts['errors']} failed, {counts['skipped']} skipped or expected to fail"
+    """The counts of a JUnit `suite`, worded as pytest's closing line."""
+    failed, errors, skips = (int(suite.get(key, 0)) for key in ("failures", "errors", "skipped"))
+    expected = sum(mark.get("type") == EXPECTED_FAILURE for mark in suite.iter("skipped"))
+    passed = int(suite.get("tests", 0)) - failed - errors - skips
+    counts = {"failed": failed, "passed": passed, "skipped": skips - expected, "xfailed": expected, "errors": errors}
+    told = ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "no tests ran"
+    return f"{told} in {float(suite.get('time', 0)):.2f}s"
 
 
 def skipped(suite: ElementTree.Element) -> Iterator[str]:
     """Name and reason of each test that a JUnit `suite` says was skipped."""
     for case in suite.iter("testcase"):
         mark = case.find("skipped")
-        if mark is not None and mark.get("type") != "pytest.xfail":
+        if mark is not None and mark.get("type") != EXPECTED_FAILURE:
             yield f"{case.get('classname')}.{case.get('name')}: {mark.get('message')}"
 
 
