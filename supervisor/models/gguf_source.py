@@ -37,13 +37,13 @@ _U64 = struct.Struct("<Q")
 
 @dataclass(frozen=True, slots=True)
 class GgufLimits:
-    """What the reader grants a header before it answers `too_large`. The largest known headers use about a tenth of each.
+    """What the reader grants a header before it answers `too_large`. The largest known headers need less than half of each.
 
     `header_bytes` counts the bytes read, `key_count` the metadata pairs, `array_count` the arrays with those inside arrays,
     `array_items` the elements of one array, `string_bytes` one string (at least the window of 256 KiB).
     """
 
-    header_bytes: int = 64 * 1024 * 1024
+    header_bytes: int = 32 * 1024 * 1024
     key_count: int = 16_384
     tensor_count: int = 65_536
     array_count: int = 16_384
