@@ -28,6 +28,8 @@ STAMP_NAME = "build.json"
 LICENCES_NAME = "THIRD_PARTY.txt"
 # /docs serves these unbundled: they are built for a <script> and a <link> already.
 SWAGGER_FILES = ("swagger-ui.css", "swagger-ui-bundle.js", "swagger-ui-bundle.js.LICENSE.txt", "LICENSE", "NOTICE")
+# Served as they are, under the same name.
+COPIED_FOLDERS = ("icons",)
 LICENCE_PATTERNS = ("LICEN[CS]E*", "licen[cs]e*", "COPYING*", "NOTICE*")
 ERROR_TAIL_CHARACTERS = 4000
 
@@ -84,6 +86,8 @@ class FrontEnd:
             bundle = Path(scratch, "static")
             used = self._bundle(bundle)
             self._copy_swagger(bundle / "swagger")
+            for name in COPIED_FOLDERS:
+                shutil.copytree(self.source / name, bundle / name)
             (bundle / LICENCES_NAME).write_text(third_party_notice(self.modules, used), encoding="utf-8")
             self._stamp(bundle, inputs)
             shutil.rmtree(self.output, ignore_errors=True)
@@ -150,7 +154,7 @@ class FrontEnd:
         options = [
             "--bundle", "--minify", "--splitting", "--format=esm", "--target=es2022", "--charset=utf8",
             "--entry-names=[name]", "--chunk-names=chunks/[name]-[hash]", "--asset-names=assets/[name]-[hash]",
-            "--loader:.woff2=file", "--legal-comments=none", "--log-level=warning",
+            "--external:/static/*", "--legal-comments=none", "--log-level=warning",
             f"--outdir={target}", f"--metafile={metafile}",
         ]  # fmt: skip
         names = [entry.relative_to(self.source).as_posix() for entry in entries]
