@@ -133,7 +133,7 @@ def test_what_is_no_list_is_refused(payload: object) -> None:
 
 
 def test_entries_and_fields_that_make_no_sense_are_left_out() -> None:
-    entries = [
+    entries: list[object] = [
         None,
         3,
         [],
