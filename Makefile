@@ -40,7 +40,7 @@ soak: $(TESTING) front-end $(PROJECT) ## Run the property-based tests at length:
 	@$(PY) tools/checks.py soak $(ARGS)
 
 bench: $(TESTING) $(PEERS) front-end $(PROJECT) ## Measure side by side with other programs; prints ratios
-	@for program in benchmarks/[a-z]*.py; do echo "== $$program"; $(PY) "$$program" $(ARGS) || exit 1; done
+	@for program in benchmarks/[a-z]*.py; do echo "== $$program"; PEERS_BIN="$(CURDIR)/.venv-peers/bin" $(PY) "$$program" $(ARGS) || exit 1; done
 
 demo-model: $(TESTING) $(PROJECT) ## Train the demo model again, from its generated text
 	@$(PY) -m tools.demo_model $(ARGS)
