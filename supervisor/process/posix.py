@@ -14,13 +14,14 @@ from dataclasses import dataclass
 
 from supervisor.process import procfs
 from supervisor.process.procfs import IS_LINUX, boot_id
-from supervisor.process.sockets import describe_process, listening_owner, listening_pids
+from supervisor.process.sockets import belongs_to, describe_process, listening_owner, listening_pids
 from supervisor.process.usage import cpu_seconds, file_read_fraction, memory_bytes, oom_kills
 
 __all__ = [
     "Found",
     "Identity",
     "become_subreaper",
+    "belongs_to",
     "boot_id",
     "cpu_seconds",
     "descendants",

@@ -1,10 +1,12 @@
 """The process table as the kernel shows it: `/proc` on Linux, psutil elsewhere. Reading only.
 
 Everything here may be stale the moment it returns; who acts on it verifies the identity first (`posix.Identity`).
+What cannot be read is None, with one exception: when descriptors run out, OSError, lest a process that is there be taken for gone.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from pathlib import Path
 IS_LINUX = sys.platform == "linux"
 PROC = Path("/proc")
 DEAD_STATES = frozenset("ZXx")
+OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 # Fields of /proc/PID/stat after the command name, counted from 0 (`proc_pid_stat(5)` counts from 1 and has two before).
 STATE, PPID, PGRP, SESSION, UTIME, STIME, STARTTIME = 0, 1, 2, 3, 11, 12, 19
 
@@ -68,7 +71,9 @@ def read_bytes(path: str) -> bytes | None:
     """A whole file of `/proc`; None when the process is gone or not ours to see."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    except OSError as failure:
+        if failure.errno in OUT_OF_DESCRIPTORS:
+            raise
         return None
     try:
         chunks = []
@@ -148,3 +153,17 @@ def live_descendants(table: dict[int, ProcessStat], roots: set[int]) -> set[int]
                 found.add(pid)
                 waiting.append(pid)
     return {pid for pid in found if table[pid].is_alive}
+
+
+def children_of_ours() -> list[ProcessStat]:
+    """Our own children, zombies included."""
+    table = process_table()
+    return [stat for stat in table.values() if stat.parent == os.getpid()]
+
+
+def started_wall(stat: ProcessStat) -> float:
+    """When a process started, in unix seconds, to a hundredth or so."""
+    if not IS_LINUX:
+        return stat.start_ticks / 100
+    booted = (read_bytes("/proc/stat") or b"btime 0").partition(b"btime ")[2].split(maxsplit=1)[0]
+    return int(booted) + stat.start_ticks / os.sysconf("SC_CLK_TCK")

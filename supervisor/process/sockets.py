@@ -7,7 +7,7 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from supervisor.launch import Address
@@ -21,12 +21,23 @@ HEX_WORD = 8
 
 def listening_owner(address: Address) -> int | None:
     """The process that listens on an address: the lowest id when several share the socket; None when nobody does, or nobody we may see."""
-    pids = listening_pids(address)
-    return min(pids) if pids else None
+    try:
+        return min(listening_pids(address), default=None)
+    except OSError:
+        return None
 
 
-def listening_pids(address: Address, among: Iterable[int] | None = None) -> set[int]:
-    """Every process that holds a socket listening on an address, looked for in `among` (default: all processes)."""
+def belongs_to(address: Address, pids: Collection[int]) -> bool:
+    """Whether whoever listens on an address is among `pids`. Where several sockets share a port (SO_REUSEPORT), each must be theirs."""
+    if address.socket_path is not None or not IS_LINUX:
+        listening = listening_pids(address)
+        return bool(listening) and listening <= set(pids)
+    inodes = tcp_listening_inodes(address.host, address.port)
+    return bool(inodes) and all(holders({inode}, pids) for inode in inodes)
+
+
+def listening_pids(address: Address) -> set[int]:
+    """Every process that holds a socket listening on an address."""
     if address.socket_path is not None:
         peer = unix_peer(address.socket_path)
         return set() if peer is None else {peer}
@@ -35,7 +46,7 @@ def listening_pids(address: Address, among: Iterable[int] | None = None) -> set[
 
         return portable.listening_pids(address.port)
     inodes = tcp_listening_inodes(address.host, address.port)
-    return holders(inodes, procfs.all_pids() if among is None else among)
+    return holders(inodes, procfs.all_pids())
 
 
 def unix_peer(path: Path) -> int | None:

@@ -19,8 +19,15 @@ def _ticks_per_second() -> int:
 
 def cpu_seconds(pids: Iterable[int]) -> float:
     """Processor time, user and system, that the processes have used since each started; those gone count nothing."""
-    ticks = sum(stat.cpu_ticks for pid in pids if (stat := procfs.read_stat(pid)) is not None)
-    return ticks / _ticks_per_second()
+    return sum(map(_cpu_ticks, pids)) / _ticks_per_second()
+
+
+def _cpu_ticks(pid: int) -> int:
+    try:
+        stat = procfs.read_stat(pid)
+    except OSError:
+        return 0
+    return stat.cpu_ticks if stat is not None else 0
 
 
 def memory_bytes(pids: Iterable[int]) -> int:
