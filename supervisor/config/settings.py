@@ -1,0 +1,196 @@
+"""The settings of Llamavisor as immutable values.
+
+A `Settings` is always valid: rules that span several keys are checked here too, so that a value built in code obeys them as one
+read from a file does. Reading files and the environment is the business of `supervisor.config.loading`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import AnyHttpUrl, Field, model_validator
+
+from supervisor.config.engine_settings import CommandEngine, EmbeddedEngine, EngineSettings
+from supervisor.config.fields import (
+    BrokenRule,
+    Bytes,
+    Count,
+    Flag,
+    InstanceName,
+    Lines,
+    Port,
+    StrictModel,
+    Text,
+    refuse,
+)
+from supervisor.config.server_settings import ServerSettings, is_loopback
+from supervisor.config.supervision import SupervisionOverrides, SupervisionSettings, inconsistencies
+
+DEMO_INSTANCE = "demo"
+DEMO_MODEL = "demo"
+DEFAULT_ENGINE_HOST = "127.0.0.1"
+SOCKET_PATH_LIMIT_BYTES = 107
+"""The kernel's `sun_path` has 108 bytes, the last of them NUL."""
+
+
+class ModelsSettings(StrictModel):
+    """Where models are looked for."""
+
+    folders: tuple[Path, ...] = Field((), description="Folders searched for `*.gguf`, with their subfolders.")
+
+
+class LoggingSettings(StrictModel):
+    """The supervisor's own log, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severity that is logged.")
+    format: Literal["text", "json"] = Field("text", description="Lines for people, or JSON objects for programs.")
+
+
+class InstanceSettings(StrictModel):
+    """One supervised inference server."""
+
+    engine: EngineSettings = Field(
+        default_factory=EmbeddedEngine, description="The engine and its flags; the kind alone is enough."
+    )
+    model: Text | None = Field(
+        None,
+        description="A GGUF file (a path holds a slash or ends in `.gguf`), the name of a model in `models.folders`, a hub "
+        "name for vLLM, or `demo` for the built-in demo model.",
+    )
+    autostart: Flag = Field(True, description="Start it when the supervisor starts.")
+    required: Flag | None = Field(None, description="Whether `/readyz` waits for it; left out, as `autostart`.")
+    adopt: Flag = Field(True, description="Take over a server that already answers at the configured address.")
+    survive_supervisor: Flag = Field(False, description="Leave it running when the supervisor ends.")
+    url: AnyHttpUrl | None = Field(None, description="Address of a server that already runs; it is adopted.")
+    host: Text = Field(DEFAULT_ENGINE_HOST, description="Loopback address that the engine listens on.")
+    port: Port | None = Field(None, description="Fixed port of the engine; left out, the supervisor chooses.")
+    socket: Path | None = Field(None, description="Fixed Unix socket of the engine (at most 107 bytes of path).")
+    env: dict[str, str] = Field(
+        default_factory=dict, repr=False, description="Environment of the process, beside the inherited; shown nowhere."
+    )
+    supervision: SupervisionOverrides = Field(
+        default_factory=SupervisionOverrides, description="Figures of this instance that differ from `defaults`."
+    )
+    log_file_bytes: Bytes = Field(8 * 1024**2, description="Size at which the instance's log file is rotated.")
+    log_files: Count = Field(3, description="Log files kept, the current one included.")
+    log_ring_lines: Lines = Field(2000, description="Last lines of output kept in memory.")
+
+    @property
+    def is_required(self) -> bool:
+        """Whether the server as a whole is ready only when this instance is."""
+        return self.autostart if self.required is None else self.required
+
+    def resolved_supervision(self, defaults: SupervisionSettings) -> SupervisionSettings:
+        """Return the figures in force: those of this instance over `defaults`, field by field."""
+        return self.supervision.over(defaults)
+
+    @model_validator(mode="after")
+    def _rules(self) -> Self:
+        refuse([*_address_rules(self), *_url_rules(self), *_engine_rules(self), *_environment_rules(self.env)])
+        return self
+
+
+class Settings(StrictModel):
+    """The whole configuration."""
+
+    server: ServerSettings = Field(default_factory=ServerSettings, description="The web server.")
+    models: ModelsSettings = Field(default_factory=ModelsSettings, description="Where models are looked for.")
+    logging: LoggingSettings = Field(default_factory=LoggingSettings, description="The supervisor's own log.")
+    reload_on_change: Flag = Field(False, description="Read the configuration file again whenever it changes.")
+    defaults: SupervisionSettings = Field(
+        default_factory=SupervisionSettings, description="Figures of supervision for every instance."
+    )
+    instances: dict[InstanceName, InstanceSettings] = Field(
+        default_factory=lambda: {DEMO_INSTANCE: InstanceSettings(model=DEMO_MODEL)},
+        description="The supervised servers by name; the first is the default one. Left out: one, `demo`, which serves the "
+        "built-in demo model.",
+    )
+
+    def supervision_of(self, name: str) -> SupervisionSettings:
+        """Return the figures in force for the instance `name` (KeyError when there is none)."""
+        return self.instances[name].resolved_supervision(self.defaults)
+
+    @model_validator(mode="after")
+    def _rules(self) -> Self:
+        refuse([*_clashing_addresses(self), *_clashing_figures(self)])
+        return self
+
+
+def _address_rules(instance: InstanceSettings) -> list[BrokenRule]:
+    given = [key for key in ("url", "port", "socket") if getattr(instance, key) is not None]
+    broken: list[BrokenRule] = []
+    if len(given) > 1:
+        named = " and ".join(f"`{key}`" for key in given)
+        broken.append((given[1], f"{named} are both given", "keep one of them as the address"))
+    has_host = instance.host != DEFAULT_ENGINE_HOST
+    if has_host and given and "port" not in given:
+        broken.append(("host", f"`host` means nothing beside `{given[0]}`", f"remove `host` or `{given[0]}`"))
+    if not is_loopback(instance.host):
+        remedy = "engines listen on 127.0.0.1 (they ask for no key); use `url` for a server elsewhere"
+        broken.append(("host", "`host` must be a loopback address", remedy))
+    if instance.socket is not None and len(os.fsencode(instance.socket)) > SOCKET_PATH_LIMIT_BYTES:
+        message = f"`socket` is longer than {SOCKET_PATH_LIMIT_BYTES} bytes, the kernel's limit"
+        broken.append(("socket", message, "choose a shorter path, or leave it to the supervisor"))
+    return broken
+
+
+def _url_rules(instance: InstanceSettings) -> list[BrokenRule]:
+    if instance.url is None:
+        return []
+    broken: list[BrokenRule] = []
+    if not instance.adopt:
+        broken.append(
+            ("adopt", "`url` names a running server, and `adopt` is off", "set `adopt` to true, or remove `url`")
+        )
+    if instance.url.username or instance.url.password:
+        broken.append(("url", "`url` holds a user name or password", "remove them from the address"))
+    if instance.url.query is not None or instance.url.fragment is not None:
+        broken.append(("url", "`url` holds a query or fragment", "give the base address only"))
+    return broken
+
+
+def _engine_rules(instance: InstanceSettings) -> list[BrokenRule]:
+    if instance.url is not None:
+        return []
+    if isinstance(instance.engine, CommandEngine):
+        if instance.engine.argv:
+            return []
+        return [
+            (("engine", "argv"), "the engine `command` needs `argv`", "give the program and its arguments, or a `url`")
+        ]
+    if instance.model is not None:
+        return []
+    remedy = 'set `model` to a GGUF file or "demo", or give the `url` of a running server'
+    return [("model", f"the engine `{instance.engine.kind}` needs a `model`", remedy)]
+
+
+def _environment_rules(env: dict[str, str]) -> list[BrokenRule]:
+    remedy = "use a name without `=`"
+    impossible = any(not name or "=" in name for name in env)
+    return [("env", "`env` holds an impossible name", remedy)] if impossible else []
+
+
+def _clashing_addresses(settings: Settings) -> list[BrokenRule]:
+    server = settings.server
+    taken = {("port", str(server.port)): "the server itself"} if server.port else {}
+    broken: list[BrokenRule] = []
+    for name, instance in settings.instances.items():
+        for key in ("port", "socket", "url"):
+            value = getattr(instance, key)
+            if value is None:
+                continue
+            holder = taken.setdefault((key, str(value)), f"`{name}`")
+            if holder != f"`{name}`":
+                message = f"`{key}` of `{name}` is already the address of {holder}"
+                broken.append((("instances", name, key), message, "give each its own"))
+    return broken
+
+
+def _clashing_figures(settings: Settings) -> list[BrokenRule]:
+    return [
+        (("instances", name, "supervision", key), f"with `defaults` taken in, {message}", remedy)
+        for name, instance in settings.instances.items()
+        for key, message, remedy in inconsistencies(instance.resolved_supervision(settings.defaults))
+    ]
