@@ -38,7 +38,7 @@ __all__ = [
 
 PRIVATE_UMASK = 0o077
 STDIN, STDOUT, STDERR = 0, 1, 2
-UNCATCHABLE = frozenset((signal.SIGKILL, signal.SIGSTOP))
+RESETTABLE_SIGNALS = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
 
 class ChildProcess(WatchedProcess):
@@ -222,7 +222,7 @@ def _execute(command: Command, ends: _Ends) -> int:
             file_actions=[*redirections, *_closings()],
             setsid=True,
             setsigmask=(),
-            setsigdef=[number for number in signal.valid_signals() if number not in UNCATCHABLE],
+            setsigdef=RESETTABLE_SIGNALS,
         )
 
 
