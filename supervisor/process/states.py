@@ -39,6 +39,7 @@ class Reason(StrEnum):
     ADOPTED_EXITED = "adopted_exited"
     NOT_ANSWERING = "not_answering"
     UNKILLABLE = "unkillable"
+    WATCH_FAILED = "watch_failed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,352 @@
+"""The decisions of one instance, without a process: messages in, effects out.
+
+`Lifecycle.handle` is a function of the present state, one message and the time. It moves the machine, keeps the count of retries and says
+what is to be done (`Effect`s); `instance.py` carries it out. Hence every race is a sequence of messages, tested on a fake clock.
+
+A *generation* is one launch, own or adopted. Messages about a generation that is not the present one are stale and change nothing.
+`remains` says whether processes of the present generation may still exist; nothing is launched while they do.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from enum import StrEnum
+
+from supervisor.errors import StateConflictError
+from supervisor.process.machine import StateMachine, Trigger
+from supervisor.process.retry import RetryPolicy
+from supervisor.process.states import Cause, Reason, State
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Someone wants the instance to run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Someone wants it to stop; an adopted server is only let go unless `kill_adopted`."""
+
+    kill_adopted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Stop, then start, as one request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The server of this generation answered a readiness probe; `adopted`: it is not ours."""
+
+    generation: int
+    adopted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """The process of this generation is gone (its descendants may not be)."""
+
+    generation: int
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The watch gave this generation up: unresponsive, wedged, start_timeout. Its process may still run."""
+
+    generation: int
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class CannotStart:
+    """This generation cannot start, and no retry helps."""
+
+    generation: int
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """Every process of this generation is gone."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """Something of this generation survives SIGKILL."""
+
+    generation: int
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class TimerDue:
+    """A timer that an `Arm` effect set went off."""
+
+    timer: Timer
+    generation: int
+
+
+class Timer(StrEnum):
+    """The two timers of a lifecycle."""
+
+    RETRY = "retry"
+    STABLE = "stable"
+
+
+Message = Start | Stop | Restart | Answered | Exited | Failed | CannotStart | Gone | Stuck | TimerDue
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Adopt or spawn the server, watch it, and report with this generation."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Stop watching this generation and end its processes; answer with `Gone` or `Stuck`.
+
+    `graceful`: the stop signal and its grace first. `kill_adopted`: an adopted server too, which otherwise is only let go.
+    """
+
+    generation: int
+    graceful: bool
+    kill_adopted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """Send `TimerDue` after `delay_seconds`."""
+
+    timer: Timer
+    generation: int
+    delay_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Disarm:
+    """Forget this timer."""
+
+    timer: Timer
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """The state moved: tell everybody."""
+
+    state: State
+
+
+Effect = Launch | End | Arm | Disarm | Changed
+
+_FAILURE_TRIGGERS = {
+    Reason.UNRESPONSIVE: Trigger.UNRESPONSIVE,
+    Reason.WEDGED: Trigger.WEDGED,
+    Reason.START_TIMEOUT: Trigger.START_TIMEOUT,
+}
+
+
+class Lifecycle:
+    """The decision core of one instance. Attributes are for reading; only `handle` changes them."""
+
+    def __init__(self, policy: RetryPolicy, source: random.Random | None = None) -> None:
+        self.policy = policy
+        self.generation = 0
+        self.retries = 0
+        self.remains = False
+        self.adopted = False
+        self.cause: Cause | None = None
+        self.last_crash: Cause | None = None
+        self.next_retry_at: float | None = None
+        self._retry_is_due = False
+        self._start_after_stop = False
+        self._source = source or random.Random()
+        self._effects: list[Effect] = []
+        self._machine = StateMachine(lambda _trigger, _old, new: self._effects.append(Changed(new)))
+
+    @property
+    def state(self) -> State:
+        """The present state."""
+        return self._machine.state
+
+    def handle(self, message: Message, now: float) -> tuple[Effect, ...]:
+        """Take one message in at monotonic time `now`; the effects are to be carried out in order.
+
+        `StateConflictError` when a request (`Start`, `Stop`, `Restart`) is refused; nothing has changed then.
+        """
+        self._effects = []
+        self._dispatch(message, now)
+        return tuple(self._effects)
+
+    def _dispatch(self, message: Message, now: float) -> None:
+        match message:
+            case Start():
+                self._on_start()
+            case Stop():
+                self._on_stop(message)
+            case Restart():
+                self._on_restart()
+            case TimerDue():
+                self._on_timer(message)
+            case _ if message.generation != self.generation:
+                return
+            case Answered():
+                self._on_answered(message)
+            case Exited() | Failed():
+                self._on_ended(message, now)
+            case CannotStart():
+                self._on_cannot_start(message)
+            case Gone():
+                self._on_gone()
+            case Stuck():
+                self._on_stuck(message)
+
+    # Requests
+
+    def _on_start(self) -> None:
+        self._refuse_while_unkillable()
+        if self.state is State.CRASHED and self.remains:
+            self._retry_is_due = True
+            self._disarm_retry()
+            return
+        if self.state is State.ERROR:
+            self.retries = 0
+        self._launch(Trigger.START)
+
+    def _refuse_while_unkillable(self) -> None:
+        if self.state is State.ERROR and self.remains:
+            raise StateConflictError(
+                "The old process still exists: it survived SIGKILL, so its slot and its address stay reserved.",
+                remedy="Once it is gone (see its pid on the status page), start again.",
+                details={"state": self.state.value},
+            )
+
+    def _on_stop(self, message: Stop) -> None:
+        self._start_after_stop = False
+        if self.state in (State.INITIAL, State.STOPPING):
+            return
+        self._machine.fire(Trigger.STOP)
+        self._end_present_generation(message.kill_adopted)
+
+    def _on_restart(self) -> None:
+        if self.state is State.INITIAL:
+            self._launch(Trigger.START)
+            return
+        self._refuse_while_unkillable()
+        # Before the flag: a refusal in `stopping` must leave nothing behind.
+        self._machine.fire(Trigger.STOP)
+        self._start_after_stop = True
+        self._end_present_generation(kill_adopted=False)
+
+    def _end_present_generation(self, kill_adopted: bool) -> None:
+        self._disarm_all()
+        if self.remains:
+            self._effects.append(End(self.generation, graceful=True, kill_adopted=kill_adopted))
+        else:
+            self._settle_stop()
+
+    def _settle_stop(self) -> None:
+        self.cause = None
+        self.adopted = False
+        self.retries = 0
+        self._machine.fire(Trigger.STOPPED)
+        if self._start_after_stop:
+            self._start_after_stop = False
+            self._launch(Trigger.START)
+
+    # Reports of the watch
+
+    def _on_answered(self, message: Answered) -> None:
+        if self.state is not State.STARTING:
+            return
+        self.cause = None
+        self.adopted = message.adopted
+        self._machine.fire(Trigger.ANSWERED)
+        self._effects.append(Arm(Timer.STABLE, self.generation, self.policy.stable_seconds))
+
+    def _on_ended(self, message: Exited | Failed, now: float) -> None:
+        if self.state not in (State.STARTING, State.READY):
+            return
+        if message.cause.permanent and self.state is State.STARTING:
+            self._refuse_start(message.cause)
+        else:
+            self._crash(_FAILURE_TRIGGERS.get(message.cause.reason, Trigger.EXITED), message.cause, now)
+
+    def _on_cannot_start(self, message: CannotStart) -> None:
+        if self.state is State.STARTING:
+            self._refuse_start(message.cause)
+
+    def _refuse_start(self, cause: Cause) -> None:
+        self.cause = self.last_crash = cause
+        self._machine.fire(Trigger.CANNOT_START)
+        self._effects.append(End(self.generation, graceful=False))
+
+    def _crash(self, trigger: Trigger, cause: Cause, now: float) -> None:
+        self.cause = self.last_crash = cause
+        retries_left = self.retries < self.policy.max_retries
+        self._effects.append(Disarm(Timer.STABLE))
+        self._machine.fire(trigger)
+        self._effects.append(End(self.generation, graceful=False))
+        if retries_left:
+            self.retries += 1
+            delay = self.policy.delay_seconds(self.retries, self._source)
+            self.next_retry_at = now + delay
+            self._effects.append(Arm(Timer.RETRY, self.generation, delay))
+        else:
+            self._machine.fire(Trigger.GAVE_UP)
+
+    def _on_gone(self) -> None:
+        self.remains = False
+        if self.state is State.STOPPING:
+            self._settle_stop()
+        elif self.state is State.CRASHED and self._retry_is_due:
+            self._launch(Trigger.RETRY_DUE)
+        elif self.state is State.ERROR:
+            # Now it may be started again, which the status page has to show.
+            self._effects.append(Changed(self.state))
+
+    def _on_stuck(self, message: Stuck) -> None:
+        self._start_after_stop = False
+        self._disarm_all()
+        self.cause = self.last_crash = message.cause
+        if self.state is State.STOPPING:
+            self._machine.fire(Trigger.STUCK)
+        elif self.state is State.CRASHED:
+            self._machine.fire(Trigger.GAVE_UP)
+
+    def _on_timer(self, message: TimerDue) -> None:
+        if message.generation != self.generation:
+            return
+        if message.timer is Timer.STABLE and self.state is State.READY:
+            self.retries = 0
+            self._effects.append(Changed(self.state))
+        elif message.timer is Timer.RETRY and self.state is State.CRASHED:
+            self._retry_is_due = True
+            if not self.remains:
+                self._launch(Trigger.RETRY_DUE)
+
+    # Steps
+
+    def _launch(self, trigger: Trigger) -> None:
+        # First, because it raises when the request is refused.
+        self._machine.fire(trigger)
+        self._disarm_all()
+        self.generation += 1
+        self.remains = True
+        self.adopted = False
+        self._effects.append(Launch(self.generation))
+
+    def _disarm_retry(self) -> None:
+        self.next_retry_at = None
+        self._effects.append(Disarm(Timer.RETRY))
+
+    def _disarm_all(self) -> None:
+        self._retry_is_due = False
+        self._disarm_retry()
+        self._effects.append(Disarm(Timer.STABLE))
