@@ -69,7 +69,7 @@ def query_flag(query: Mapping[str, str], name: str) -> bool:
 def query_integer(query: Mapping[str, str], name: str, default: int, *, minimum: int, maximum: int) -> int:
     """A whole number within bounds. Raises MalformedRequestError that names the parameter and its bounds."""
     text = query.get(name, str(default))
-    # `int` alone would take "１２", "1_000" and thousands of digits.
+    # `int` alone would take digits of other scripts, "1_000" and thousands of digits.
     if text.isascii() and text.isdigit() and len(text) < len(str(maximum)) + 1 and minimum <= int(text) <= maximum:
         return int(text)
     message = f"`{name}` must be a whole number from {minimum} to {maximum}, not {text[:40]!r}."

@@ -1,0 +1,126 @@
+"""The guard that every request passes, Socket.IO's too: Host, Origin, content type, key; and the headers that make answers safe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aiohttp import hdrs, web
+
+from supervisor.config.server_settings import ServerSettings
+from supervisor.errors import NotAvailableError
+from web.auth import SESSION_COOKIE, KeyCheck
+from web.errors import UnsupportedMediaTypeError
+from web.keys import CLIENT_ADDRESS, REQUEST_ID, STARTED, SUPERVISOR
+from web.origins import FetchMetadata, OriginRules, client_address, is_trusted
+from web.registry import JSON, REGISTRY, Policy, Route
+
+DRAINING_RETRY_SECONDS = 5.0
+PREFLIGHT_MAX_AGE_SECONDS = 600
+SECURITY_HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": (
+        "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+EXPOSED_HEADERS = "X-Request-Id, Retry-After, Retry-After-Ms, OpenAI-Processing-Ms"
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Guard:
+    """The checks that a request must pass before its handler is called."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.keys = KeyCheck(settings.api_key)
+        self.origins = OriginRules(settings.known_hosts, frozenset(settings.cors_origins))
+        self._trusted = settings.trusted_proxies
+
+    def check(self, request: web.Request) -> web.Response | None:
+        """Raise what is wrong with `request`; the answer to a preflight, which no handler needs to see; else None."""
+        headers = request.headers
+        peer = request.remote
+        request[CLIENT_ADDRESS] = client_address(peer, headers.getall("X-Forwarded-For", ()), self._trusted)
+        host = self.origins.check_host(headers.getall(hdrs.HOST, ()), _own_address(request))
+        self.origins.check_origin(host, fetch_metadata(request))
+        if request.method == "OPTIONS" and hdrs.ACCESS_CONTROL_REQUEST_METHOD in headers:
+            return web.Response(status=204)
+        route = request.app[REGISTRY].of(request)
+        if route is not None:
+            _check_content_type(request, route)
+            self._check_policy(request, route)
+        return None
+
+    def _check_policy(self, request: web.Request, route: Route) -> None:
+        if route.policy is Policy.OPEN:
+            return
+        self.keys.check(request.headers.get(hdrs.AUTHORIZATION), request.cookies.get(SESSION_COOKIE))
+        if route.policy is Policy.INFERENCE and request.app[SUPERVISOR].draining:
+            message = "The server is shutting down and takes no new work."
+            raise NotAvailableError(message, code="shutting_down", retry_after_seconds=DRAINING_RETRY_SECONDS)
+
+    def is_secure(self, request: web.Request) -> bool:
+        """Whether the client came by HTTPS, by its own connection or by that of a trusted proxy."""
+        if request.secure:
+            return True
+        forwarded = request.headers.get("X-Forwarded-Proto", "").lower()
+        return forwarded == "https" and is_trusted(request.remote or "", self._trusted)
+
+    def cors_headers(self, origin: str | None) -> dict[str, str]:
+        """The CORS headers for a page of `origin`; none unless the configuration lets it."""
+        if origin is None or not self.origins.is_allowed_cross_origin(origin):
+            return {}
+        return {
+            "Access-Control-Allow-Origin": origin,
+            "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, PATCH, DELETE",
+            "Access-Control-Allow-Headers": "Authorization, Content-Type, Last-Event-ID, X-Request-Id, Idempotency-Key",
+            "Access-Control-Expose-Headers": EXPOSED_HEADERS,
+            "Access-Control-Max-Age": str(PREFLIGHT_MAX_AGE_SECONDS),
+            "Vary": "Origin",
+        }
+
+    async def on_prepare(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
+        """Put the headers on that every answer has; called just before they are sent."""
+        if not isinstance(request, web.Request):
+            return
+        request[STARTED] = True
+        for name, value in SECURITY_HEADERS.items():
+            response.headers.setdefault(name, value)
+        response.headers.setdefault("X-Request-Id", request.get(REQUEST_ID, ""))
+        response.headers.update(self.cors_headers(request.headers.get(hdrs.ORIGIN)))
+
+
+def fetch_metadata(request: web.BaseRequest) -> FetchMetadata:
+    """What the browser says of `request`."""
+    headers = request.headers
+    navigates = (
+        request.method in {"GET", "HEAD"}
+        and headers.get("Sec-Fetch-Mode") == "navigate"
+        and headers.get("Sec-Fetch-Dest") == "document"
+    )
+    return FetchMetadata(headers.get(hdrs.ORIGIN), headers.get("Sec-Fetch-Site"), navigates)
+
+
+def _own_address(request: web.BaseRequest) -> str | None:
+    name = request.get_extra_info("sockname")
+    return str(name[0]) if isinstance(name, tuple) else None
+
+
+def _check_content_type(request: web.Request, route: Route) -> None:
+    if request.method in _SAFE_METHODS:
+        return
+    given = request.headers.get(hdrs.CONTENT_TYPE)
+    wanted = route.body.content_type if route.body is not None else JSON
+    if given is None and not request.body_exists:
+        return
+    # Forms of other sites can send everything but JSON without asking first.
+    if given is None or request.content_type != wanted:
+        raise UnsupportedMediaTypeError(f"The Content-Type must be {wanted}.", param="Content-Type")
+    if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":
+        raise UnsupportedMediaTypeError("Compressed bodies are not taken.", param="Content-Encoding")
+
+
+GUARD = web.AppKey("guard", Guard)

@@ -1,0 +1,85 @@
+"""The web server as one part: it listens, and it stops."""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import suppress
+
+from aiohttp import web
+
+from supervisor.config.server_settings import ServerSettings, check_exposure
+from supervisor.core import Supervisor
+from web.app import create_app
+from web.live.limits import LiveLimits
+from web.origins import bracketed
+
+KEEPALIVE_SECONDS = 75.0
+# How long the rest of a body that nobody wants is read, so that the client sees the refusal instead of a reset.
+LINGER_SECONDS = 2.0
+BACKLOG = 1_024
+
+
+class WebServer:
+    """The web application on `settings.host` and `settings.port` (0: any free one), with TLS where it is configured."""
+
+    def __init__(
+        self, supervisor: Supervisor, settings: ServerSettings | None = None, *, limits: LiveLimits | None = None
+    ) -> None:
+        self._settings = settings or supervisor.settings.server
+        self._supervisor = supervisor
+        self._limits = limits
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        """Listen. ConfigError when the address may not be exposed so, OSError when it cannot be had."""
+        refusal = check_exposure(self._settings)
+        if refusal is not None:
+            raise refusal
+        self._runner = web.AppRunner(
+            create_app(self._supervisor, limits=self._limits),
+            # A client that leaves cancels its request: without this its slot would burn on.
+            handler_cancellation=True,
+            access_log=None,
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            lingering_time=LINGER_SECONDS,
+            shutdown_timeout=self._settings.shutdown_grace_seconds,
+        )
+        await self._runner.setup()
+        try:
+            site = web.TCPSite(
+                self._runner, self._settings.host, self._settings.port, ssl_context=self._tls(), backlog=BACKLOG
+            )
+            await site.start()
+        except BaseException:
+            await self._runner.cleanup()
+            raise
+
+    async def stop(self) -> None:
+        """End the dashboards, let the other requests finish within `shutdown_grace_seconds`, then cut them. Idempotent."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            with suppress(TimeoutError):
+                await runner.cleanup()
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on. RuntimeError before `start`."""
+        addresses = self._runner.addresses if self._runner is not None else []
+        if not addresses:
+            raise RuntimeError("the server does not listen")
+        return int(addresses[0][1])
+
+    @property
+    def url(self) -> str:
+        """Where a browser on this machine finds the server; no slash at the end."""
+        scheme = "https" if self._settings.tls is not None else "http"
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self._settings.host, bracketed(self._settings.host))
+        return f"{scheme}://{host}:{self.port}"
+
+    def _tls(self) -> ssl.SSLContext | None:
+        tls = self._settings.tls
+        if tls is None:
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(tls.certificate, tls.key)
+        return context
