@@ -174,6 +174,11 @@ class Supervisor:
         self._state.draining = True
         return await self.gateway.wait_idle(self.settings.server.shutdown_grace_seconds)
 
+    def hurry(self) -> None:
+        """No more grace: drains nothing, kills what is being stopped."""
+        for instance in self.fleet.instances():
+            instance.hurry()
+
     async def close(self) -> None:
         """Stop every instance (but those that survive by choice), see that nothing of ours is left, give the data folder back."""
         if self._state.closed:

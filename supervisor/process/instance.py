@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from supervisor.clock import Clock, Timer
@@ -56,7 +56,7 @@ class Instance:
         clock: Clock,
         publish: Callable[[InstanceSnapshot], None],
         *,
-        watch: Callable[..., Watch] = Watch,
+        watch: Callable[..., Any] = Watch,
     ) -> None:
         self.profile = profile
         self.figures = figures
@@ -71,6 +71,7 @@ class Instance:
         self._owner: asyncio.Task[None] | None = None
         self._watch: Watch | None = None
         self._ending: asyncio.Task[None] | None = None
+        self._hurrying: asyncio.Task[bool] | None = None
         self._timers: dict[life.Timer, Timer] = {}
         self._listeners: set[Callable[[State], None]] = set()
         self._ready_at_ms: int | None = None
@@ -124,7 +125,7 @@ class Instance:
         """End the owner task and let go of the process without touching it (stop first, unless it is to survive)."""
         for timer in self._timers.values():
             timer.cancel()
-        for task in (self._owner, self._ending):
+        for task in (self._owner, self._ending, self._hurrying):
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
@@ -143,6 +144,13 @@ class Instance:
     async def restart(self) -> InstanceSnapshot:
         """Stop and start as one request."""
         return await self._ask(life.Restart())
+
+    def hurry(self) -> None:
+        """From now on an end has no grace: what is being stopped is killed."""
+        self.retune(self.profile, replace(self.figures, stop_grace_seconds=0))
+        handle = self._watch.handle if self._watch is not None else None
+        if handle is not None and self.state is State.STOPPING and not self._lifecycle.adopted:
+            self._hurrying = asyncio.create_task(handle.terminate(0, force=True), name=f"hurry:{self.name}")
 
     async def wait_for(self, states: frozenset[State] | set[State], timeout_seconds: float | None = None) -> State:
         """Wait until the state is one of `states`; `TimeoutError` when it is not by then. Every change wakes every waiter."""

@@ -287,7 +287,7 @@ class InstanceAgainstReference(RuleBasedStateMachine):
 
 @pytest.mark.timeout(0)
 def test_any_order_of_events_agrees_with_the_reference() -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         InstanceAgainstReference,
         settings=settings(
             max_examples=max(1, STEPS // STEPS_PER_RUN),
