@@ -34,6 +34,11 @@ CASE_DRAWS = 6000
 """Draws in search of held-out cases; intents with few prompts have fewer cases than wished for."""
 
 
+LONG_CASES = 40
+LONG_CASE_FRAGMENTS = 30
+"""Enough talk before the question to leave behind every distance that the training has seen."""
+
+
 class Message(TypedDict):
     """One message of a conversation, as in the OpenAI API."""
 
@@ -59,9 +64,12 @@ def conversations(seed: int) -> Iterator[list[Message]]:
 
 
 def cases(seed: int) -> list[Case]:
-    """Return the held-out cases of every scored intent, without repetitions."""
+    """Return the held-out cases of every scored intent, without repetitions, and some again after a long chat."""
     rng = Random(seed)
-    return [case for intent in INTENTS if intent.scoring is not None for case in _cases_of(rng, intent, intent.scoring)]
+    fresh = [
+        case for intent in INTENTS if intent.scoring is not None for case in _cases_of(rng, intent, intent.scoring)
+    ]
+    return fresh + [_after_long_chat(rng, case) for case in rng.sample(fresh, LONG_CASES)]
 
 
 def write_corpus(path: Path, seed: int, count: int) -> None:
@@ -142,6 +150,11 @@ def _cases_of(rng: Random, intent: Intent, scoring: Scoring) -> Iterator[Case]:
             yield Case(intent.name, scoring, tuple(as_messages(fragment)[:-1]), fragment[-1].answer)
         if len(seen) == CASES_PER_INTENT:
             return
+
+
+def _after_long_chat(rng: Random, case: Case) -> Case:
+    before = [message for _ in range(LONG_CASE_FRAGMENTS) for message in as_messages(_any_fragment(rng))]
+    return Case("any, after a long chat", case.scoring, (*before, *case.messages), case.answer)
 
 
 def _messages_of(exchange: Exchange) -> tuple[Message, Message]:

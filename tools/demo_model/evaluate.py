@@ -22,8 +22,9 @@ START_DEADLINE_SECONDS = 30.0
 STOP_GRACE_SECONDS = 5.0
 PROBE_INTERVAL_SECONDS = 0.02
 ANSWER_TOKENS = 160
-CONTEXT = 2048
 PARALLEL = 2
+CONTEXT = 2048
+"""Tokens for each of the parallel requests."""
 
 
 class EngineError(RuntimeError):
@@ -106,7 +107,16 @@ def mistakes(verdicts: Iterable[Verdict]) -> str:
 
 
 async def _spawn(model: Path, socket: Path, log: Path, threads: int) -> asyncio.subprocess.Process:
-    argv = ["-m", "supervisor.engines.embedded_server", "-m", str(model), "--host", str(socket), "-c", str(CONTEXT)]
+    argv = [
+        "-m",
+        "supervisor.engines.embedded_server",
+        "-m",
+        str(model),
+        "--host",
+        str(socket),
+        "-c",
+        str(CONTEXT * PARALLEL),
+    ]
     with log.open("wb") as output:
         return await asyncio.create_subprocess_exec(
             sys.executable,
