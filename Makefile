@@ -43,7 +43,7 @@ bench: $(TESTING) $(PEERS) front-end $(PROJECT) ## Measure side by side with oth
 	@for program in benchmarks/[a-z]*.py; do echo "== $$program"; PEERS_BIN="$(CURDIR)/.venv-peers/bin" $(PY) "$$program" $(ARGS) || exit 1; done
 
 demo-model: $(TESTING) $(PROJECT) ## Train the demo model again, from its generated text
-	@$(PY) -m tools.demo_model $(ARGS)
+	@$(PY) -m tools.demo_model $(or $(ARGS),all)
 
 front-end: $(RUNTIME) ## Bundle the pages' browser code into web/static, if it changed
 	@$(PY) hatch_build.py build
