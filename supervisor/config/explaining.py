@@ -50,8 +50,7 @@ def explain(error: ValidationError, locate: Locate) -> tuple[Problem, ...]:
         for details in error.errors(include_url=False)
         for path, message, remedy in _said(details)
     ]
-    # A name that is refused is reported by the mapping, and its value once more: one of the two is enough.
-    return tuple(sorted(dict.fromkeys(problems), key=by_line))
+    return tuple(sorted(problems, key=by_line))
 
 
 def _said(details: ErrorDetails) -> list[Said]:

@@ -96,7 +96,7 @@ class Settings(StrictModel):
     """The whole configuration."""
 
     server: ServerSettings = Field(default_factory=ServerSettings, description="The web server.")
-    models: ModelsSettings = Field(default_factory=ModelsSettings, description="Where models are looked for.")
+    models: ModelsSettings = Field(default_factory=ModelsSettings, description="Models on this machine.")
     logging: LoggingSettings = Field(default_factory=LoggingSettings, description="The supervisor's own log.")
     reload_on_change: Flag = Field(False, description="Read the configuration file again whenever it changes.")
     defaults: SupervisionSettings = Field(
