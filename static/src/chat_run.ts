@@ -1,0 +1,142 @@
+/** One answer from the first wait to its end. */
+
+import { ApiError } from "./api";
+import type { Answer } from "./chat_state";
+import { AnswerReader, type ChatRequest, openStream, readAnswer } from "./chat_stream";
+import type { LlamaServiceStatus } from "./types";
+import { whyNotReady } from "./words";
+
+/** What a run needs to know about the instance that will answer. */
+export interface Readiness {
+  instance(): LlamaServiceStatus | undefined;
+  subscribe(listener: () => void): () => void;
+}
+
+const NOT_AVAILABLE = 503;
+const MAX_REFUSALS = 20;
+const REFUSED_WAIT_SECONDS = 1;
+const REFUSED_WAIT_MAX_SECONDS = 10;
+const LOST = "the connection to Llamavisor was lost before the answer was complete";
+const UNFINISHED = "the stream ended before the answer was complete";
+
+/**
+ * Fills `answer`, calling `onChange` whenever it differs. Waits while the instance is not ready; a refusal with 503 sends it back to
+ * waiting. Never rejects for what a server or network can do: the answer says it.
+ */
+export class AnswerRun {
+  private readonly aborter = new AbortController();
+
+  constructor(
+    private readonly answer: Answer,
+    private readonly request: ChatRequest,
+    private readonly readiness: Readiness,
+    private readonly onChange: () => void,
+  ) {}
+
+  /** End it; what has come stays. */
+  stop(): void {
+    this.aborter.abort();
+  }
+
+  /** Resolves when the answer has ended, however. */
+  async run(): Promise<void> {
+    try {
+      const body = await this.open();
+      await this.read(body);
+    } catch (error) {
+      if (this.aborter.signal.aborted) this.end("stopped", null);
+      else if (error instanceof ApiError) this.end("failed", error.message);
+      else throw error;
+    }
+  }
+
+  private async open(): Promise<ReadableStream<Uint8Array>> {
+    for (let refusals = 0; ; refusals += 1) {
+      await this.untilReady();
+      try {
+        return await openStream(this.request, this.aborter.signal);
+      } catch (error) {
+        if (!(error instanceof ApiError) || error.status !== NOT_AVAILABLE || refusals >= MAX_REFUSALS) throw error;
+        this.wait(error.message);
+        await this.pause(Math.min(error.retryAfterSeconds ?? REFUSED_WAIT_SECONDS, REFUSED_WAIT_MAX_SECONDS));
+      }
+    }
+  }
+
+  /** An instance that is not known yet does not hold the request up: the server then has the word. */
+  private untilReady(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const settle = (): boolean => {
+        const instance = this.readiness.instance();
+        if (!this.aborter.signal.aborted && instance && instance.status !== "ready") {
+          this.wait(whyNotReady(instance));
+          return false;
+        }
+        unsubscribe();
+        this.aborter.signal.removeEventListener("abort", settle);
+        if (this.aborter.signal.aborted) reject(new DOMException("Stopped", "AbortError"));
+        else resolve();
+        return true;
+      };
+      let unsubscribe = (): void => undefined;
+      if (settle()) return;
+      unsubscribe = this.readiness.subscribe(settle);
+      this.aborter.signal.addEventListener("abort", settle);
+    });
+  }
+
+  /** Sooner when the instance's status changes. */
+  private pause(seconds: number): Promise<void> {
+    return new Promise((resolve) => {
+      const done = (): void => {
+        clearTimeout(timer);
+        unsubscribe();
+        this.aborter.signal.removeEventListener("abort", done);
+        resolve();
+      };
+      const before = this.readiness.instance();
+      const timer = setTimeout(done, seconds * 1000);
+      const unsubscribe = this.readiness.subscribe(() => {
+        if (this.readiness.instance() !== before) done();
+      });
+      this.aborter.signal.addEventListener("abort", done);
+    });
+  }
+
+  private async read(body: ReadableStream<Uint8Array>): Promise<void> {
+    const reader = new AnswerReader(() => performance.now());
+    this.answer.status = "streaming";
+    this.answer.note = null;
+    await readAnswer(body, reader, this.aborter.signal, () => this.take(reader));
+    this.take(reader);
+    if (reader.isComplete) {
+      this.answer.reachedLimit = reader.finishReason === "length";
+      this.end("done", null);
+    } else if (this.aborter.signal.aborted) this.end("stopped", null);
+    else this.end("cut", reader.failure ?? this.guessWhy());
+  }
+
+  /** No reason came in the stream. When the server crashed, its last words are the reason. */
+  private guessWhy(): string {
+    const instance = this.readiness.instance();
+    if (instance?.lastError) return `the server crashed: ${instance.lastError}`;
+    return navigator.onLine ? UNFINISHED : LOST;
+  }
+
+  private take({ text, reasoning, tokens, tokensPerSecond }: AnswerReader): void {
+    Object.assign(this.answer, { text, reasoning, tokens, tokensPerSecond });
+    this.onChange();
+  }
+
+  private wait(note: string): void {
+    this.answer.status = "waiting";
+    this.answer.note = note;
+    this.onChange();
+  }
+
+  private end(status: Answer["status"], note: string | null): void {
+    this.answer.status = status;
+    this.answer.note = note;
+    this.onChange();
+  }
+}

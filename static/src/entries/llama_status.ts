@@ -1,0 +1,3 @@
+/** The browser module `useLlamaStatus`, for pages of other people. */
+
+export * from "../llama_status";

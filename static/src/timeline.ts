@@ -1,0 +1,66 @@
+/** The changes of state of one instance, newest first. */
+
+import { el, setText } from "./dom";
+import { formatClock, formatDuration } from "./format";
+import type { HistoryEntry } from "./types";
+import { toneOf } from "./words";
+
+const MAX_ENTRIES = 100;
+
+/** Only changes: the server also reports progress within a state, of which the last word is kept. Pure. */
+export function mergeHistory(known: readonly HistoryEntry[], news: readonly HistoryEntry[]): HistoryEntry[] {
+  const merged: HistoryEntry[] = [];
+  for (const entry of [...known, ...news].sort((one, other) => one.timestamp - other.timestamp)) {
+    const last = merged.at(-1);
+    if (last?.status === entry.status) merged[merged.length - 1] = { ...entry, timestamp: last.timestamp };
+    else merged.push(entry);
+  }
+  return merged.slice(-MAX_ENTRIES);
+}
+
+/** The list on the card. */
+export class Timeline {
+  private entries: HistoryEntry[] = [];
+  private lasting: HTMLElement | null = null;
+
+  constructor(private readonly list: HTMLElement) {}
+
+  /** Take changes in, in any order. */
+  add(news: readonly HistoryEntry[]): void {
+    this.entries = mergeHistory(this.entries, news);
+    this.render();
+  }
+
+  /** The supervisor is another run: what the old one told is no longer comparable. */
+  clear(): void {
+    this.entries = [];
+  }
+
+  /** Count on how long the present state has lasted. */
+  tick(serverNow: number): void {
+    const newest = this.entries.at(-1);
+    if (newest && this.lasting) setText(this.lasting, `for ${formatDuration((serverNow - newest.timestamp) / 1000)}`);
+  }
+
+  private render(): void {
+    const items = this.entries.map((entry, index) => this.item(entry, this.entries[index + 1])).reverse();
+    this.list.replaceChildren(...items);
+    this.lasting = this.list.querySelector(".lasted");
+  }
+
+  private item(entry: HistoryEntry, next: HistoryEntry | undefined): HTMLElement {
+    const lasted = next ? formatDuration((next.timestamp - entry.timestamp) / 1000) : "";
+    const time = el("time", { datetime: new Date(entry.timestamp).toISOString() }, formatClock(entry.timestamp));
+    return el(
+      "li",
+      { "data-tone": toneOf(entry.status) },
+      el("span", { class: "what" }, next ? settled(entry.headline) : entry.headline),
+      el("span", { class: "when" }, time, " · ", el("span", { class: "lasted" }, lasted)),
+    );
+  }
+}
+
+/** A share of loading is of no interest once the loading is over. */
+function settled(headline: string): string {
+  return headline.replace(/ — loading, \d+\s?%/, "");
+}
