@@ -74,7 +74,7 @@ def classify_exit(
     killed in our control group meanwhile. A fault of the model or the flags is permanent only before the server was ready: afterwards they
     have been proven good.
     """
-    ending = describe_exit(exit) if was_ready else f"{describe_exit(exit)} while loading"
+    ending = str(exit) if was_ready else f"{str(exit)} while loading"
     if oom_kill and exit.signal == 9:
         remedy = "The kernel killed it for want of memory: use a smaller model or context, or give the machine more."
         return Cause(Reason.OOM, f"{ending}: out of memory", remedy=remedy, exit=exit, output_tail=tail)
@@ -90,11 +90,6 @@ def classify_exit(
             output_tail=tail,
         )
     return Cause(_reason_of(exit), ending, exit=exit, output_tail=tail)
-
-
-def describe_exit(exit: ExitStatus) -> str:
-    """In words for people: "killed by signal 9 (SIGKILL)", "exited with code 1"."""
-    return f"{exit} ({exit.signal_name})" if exit.signal is not None else str(exit)
 
 
 def _first_match(tail: tuple[str, ...], patterns: Iterable[FailurePattern]) -> tuple[FailurePattern, str] | None:
