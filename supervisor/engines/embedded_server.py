@@ -20,7 +20,6 @@ import stat
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 DIE_WITH_PARENT = "LLAMAVISOR_DIE_WITH_PARENT"
@@ -34,6 +33,7 @@ VERBOSITY_INFO = 3
 VERBOSITY_EVERYTHING = 2**31 - 1
 PORTS = range(65536)
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
+POOLING = ("none", "mean", "cls", "last", "rank")
 SAMPLING_BITS = {"top_k": 1 << 1, "top_p": 1 << 2, "temp": 1 << 6, "penalty_repeat": 1 << 8}
 
 DESCRIPTION = (
@@ -120,7 +120,13 @@ def add_server_flags(group: argparse._ArgumentGroup) -> None:
     add("--metrics", action="store_true", help="serve GET /metrics (Prometheus)")
     add("--slots", action=argparse.BooleanOptionalAction, default=True, help="serve GET /slots")
     add("--webui", "--ui", action=argparse.BooleanOptionalAction, default=False, help="serve llama.cpp's own page at /")
-    add("--embedding", "--embeddings", action="store_true", help="serve embeddings only")
+    add("--embedding", "--embeddings", action="store_true", help="serve embeddings")
+    add(
+        "--pooling",
+        choices=POOLING,
+        metavar="TYPE",
+        help=f"of embeddings, where the model does not say: {', '.join(POOLING)}",
+    )
     add("--jinja", action=argparse.BooleanOptionalAction, default=True, help="use the model's own chat template")
     add(
         "-v",
@@ -243,6 +249,8 @@ def configure(options: argparse.Namespace, keys: Sequence[str]) -> Any:
     params.cors_origins, params.cors_credentials = "", False
     params.endpoint_metrics, params.endpoint_slots = options.metrics, options.slots
     params.ui, params.use_jinja, params.embedding = options.webui, options.jinja, options.embedding
+    if options.pooling:
+        params.pooling_type = xllamacpp.llama_pooling_type[f"LLAMA_POOLING_TYPE_{options.pooling.upper()}"]
     params.verbosity, params.n_predict = options.verbosity, options.predict
     set_memory(params, options, xllamacpp)
     set_sampling(params.sampling, options)
@@ -326,24 +334,24 @@ def end_with_stdin() -> None:
         raise SystemExit(0)
 
 
-def wait_for_the_end(watch_stdin: bool) -> None:
-    """Sleep, without a single wake-up, until SIGTERM, SIGINT or the end of stdin. A second signal ends the process at once."""
+def wait_for_the_end(watch_stdin: bool, address: str) -> None:
+    """Say on stderr that signals are heeded from now on; sleep, without a wake-up, until SIGTERM, SIGINT or the end of stdin.
+
+    Nobody is to write to stdin: the kernel does not tell a byte from the end.
+    """
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, restore_default)
+        # Python must have a handler for the wake-up to be written; the end of stdin may send the signal more than once.
+        signal.signal(number, lambda *_: None)
     poller = select.poll()
     poller.register(reader, select.POLLIN)
     if watch_stdin:
         poller.register(STDIN, 0)
+    report(f"serving: {address}")
     poller.poll()
-    signal.set_wakeup_fd(-1)
-
-
-def restore_default(number: int, _frame: FrameType | None) -> None:
-    """Note a signal once (the wake-up descriptor has it by now); the next one is the kernel's."""
-    signal.signal(number, signal.SIG_DFL)
+    report(f"stopped: {address}")
 
 
 def serve(params: Any, watch_stdin: bool) -> int:
@@ -354,16 +362,20 @@ def serve(params: Any, watch_stdin: bool) -> int:
         server = xllamacpp.Server(params)
     except RuntimeError as error:
         return complain(f"{error} See the lines above.")
-    wait_for_the_end(watch_stdin)
+    wait_for_the_end(watch_stdin, server.listening_address)
     # No destructor of `server`: it cuts streams just the same, but waits for up to a minute when requests are queued.
-    sys.stderr.write(f"stopped: {server.listening_address}\n")
-    sys.stderr.flush()
     os._exit(0)
 
 
+def report(message: str) -> None:
+    """Write a line to stderr, where llama.cpp's own lines go."""
+    sys.stderr.write(f"{message}\n")
+    sys.stderr.flush()
+
+
 def complain(message: str) -> int:
-    """Say what went wrong on stderr; the exit code."""
-    sys.stderr.write(f"error: {message}\n")
+    """Say what went wrong; the exit code."""
+    report(f"error: {message}")
     return 1
 
 

@@ -42,7 +42,8 @@ COUNTERS = CounterSpec(
 COMPLETION_CANARY = Canary(
     "/v1/completions", json.dumps({"prompt": "a", "max_tokens": 1, "temperature": 0, "cache_prompt": False})
 )
-EMBEDDING_CANARY = Canary("/v1/embeddings", json.dumps({"input": "a"}))
+# Not the OpenAI route: that one refuses, without decoding, a model that does not say how to pool.
+EMBEDDING_CANARY = Canary("/embedding", json.dumps({"content": "a"}))
 
 # In this order: want of memory also ends in "failed to load model", which alone would be taken for a bad file.
 FAILURES = (

@@ -171,7 +171,7 @@ def test_a_key_in_the_environment_is_sent_by_the_probes_and_stays_out_of_argv() 
     assert not spec_of(settings_of({"kind": "llama-server"})).probe.headers
 
 
-@pytest.mark.parametrize(("embedding", "path"), [(False, "/v1/completions"), (True, "/v1/embeddings")])
+@pytest.mark.parametrize(("embedding", "path"), [(False, "/v1/completions"), (True, "/embedding")])
 def test_the_canary_asks_for_what_the_server_serves(embedding: bool, path: str) -> None:
     canary = spec_of(settings_of({"kind": "embedded", "embedding": embedding})).probe.canary
     assert canary is not None
