@@ -1,0 +1,121 @@
+"""A request to an engine as the client made it, checked as far as the contract goes; everything else is the engine's to judge."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from supervisor.errors import MalformedRequestError
+
+CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
+EMBEDDINGS = "/v1/embeddings"
+SHOWN_CHARACTERS = 60
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request: `path` is the engine's route, `body` the bytes that the client sent, `document` the same as JSON, `headers` for the engine."""
+
+    path: str
+    body: bytes
+    document: Mapping[str, Any]
+    headers: Mapping[str, str]
+
+    @property
+    def model(self) -> str | None:
+        """What the client calls the model; None when it names none."""
+        return self.document.get("model") or None
+
+    @property
+    def wants_stream(self) -> bool:
+        """The client asked for server-sent events."""
+        return self.document.get("stream") is True
+
+    def body_for(self, model_id: str | None) -> bytes:
+        """The body to send; with `model` replaced where the engine knows the model by another name (None: it takes any)."""
+        if model_id is None or self.model in (None, model_id):
+            return self.body
+        return json.dumps({**self.document, "model": model_id}).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What a numeric field may be: from `least` to `most` (None: no end), whole or not. `null` is as good as absent."""
+
+    name: str
+    least: float
+    most: float | None = None
+    whole: bool = False
+
+    def check(self, document: Mapping[str, Any]) -> None:
+        """Raise MalformedRequestError that names the field and what it may be."""
+        value = document.get(self.name)
+        if value is None or self._allows(value):
+            return
+        kind = "whole number" if self.whole else "number"
+        extent = f"of at least {self.least:g}" if self.most is None else f"from {self.least:g} to {self.most:g}"
+        raise refuse(self.name, f"must be a {kind} {extent}, not {shown(value)}.")
+
+    def _allows(self, value: object) -> bool:
+        # In Python, True is a number.
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        if isinstance(value, float) and not (math.isfinite(value) and (value.is_integer() or not self.whole)):
+            return False
+        return value >= self.least and (self.most is None or value <= self.most)
+
+
+BOUNDS = (
+    Bound("temperature", 0, 2),
+    Bound("top_p", 0, 1),
+    Bound("top_k", 1, whole=True),
+    Bound("max_tokens", 1, whole=True),
+    Bound("max_completion_tokens", 1, whole=True),
+    Bound("repeat_penalty", 0),
+)
+
+
+def check(path: str, document: Mapping[str, Any]) -> None:
+    """Raise MalformedRequestError for a body that breaks the contract (`contracts.md` §2), naming the field."""
+    model = document.get("model")
+    if model is not None and not isinstance(model, str):
+        raise refuse("model", f"must be a string, not {shown(model)}.")
+    if path == EMBEDDINGS:
+        return
+    stream = document.get("stream")
+    if stream is not None and not isinstance(stream, bool):
+        raise refuse("stream", f"must be true or false, not {shown(stream)}.")
+    for bound in BOUNDS:
+        bound.check(document)
+    if path == CHAT:
+        _check_messages(document.get("messages"))
+
+
+def _check_messages(messages: object) -> None:
+    if not isinstance(messages, list) or not messages:
+        given = "an empty one" if messages == [] else shown(messages)
+        raise refuse("messages", f"must be a list of at least one message, not {given}.")
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict):
+            raise refuse(f"messages[{index}]", f"must be an object with a role, not {shown(message)}.")
+        role = message.get("role")
+        if not isinstance(role, str) or role not in ROLES:
+            raise refuse(f"messages[{index}].role", f"must be one of {', '.join(ROLES)}, not {shown(role)}.")
+
+
+def refuse(field: str, what: str) -> MalformedRequestError:
+    """The error for a field; `what` goes on from its name."""
+    return MalformedRequestError(f"`{field}` {what}", param=field)
+
+
+def shown(value: object) -> str:
+    """A value in an error message: as JSON, cut where it grows too long to help; of a structure only its kind."""
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "a list"
+    text = json.dumps(value)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"

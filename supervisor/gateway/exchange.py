@@ -1,0 +1,166 @@
+"""One request on its way through: sent to an engine, its answer taken as it comes, judged, and told honestly."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+import aiohttp
+
+from supervisor.clock import Clock
+from supervisor.errors import LlamavisorError
+from supervisor.gateway.calls import Call
+from supervisor.gateway.losses import (
+    AMID,
+    BEFORE,
+    UNREACHED,
+    check_refusal,
+    explain_loss,
+    incomplete,
+    openai_error,
+    silent,
+)
+from supervisor.gateway.silence import Silence
+from supervisor.gateway.sse import StreamJudge, tokens_told
+from supervisor.gateway.traffic import Outcome, Record, outcome_of
+from supervisor.gateway.upstream import Upstream
+from supervisor.process.observe import Traffic
+
+T = TypeVar("T")
+EVENT_STREAM = "text/event-stream"
+JSON = "application/json"
+ANSWER_LIMIT_BYTES = 256 * 1024**2
+RETRY_AFTER = "Retry-After"
+# Engines whose server has one model, and answers whatever name the request gives it.
+ENGINES_OF_ANY_NAME = frozenset({"embedded", "llama-server"})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An engine's answer. `headers` are those that the client gets. Of a stream, `body` is what came first; `Exchange.more` brings the rest."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    is_stream: bool
+    milliseconds: float
+
+
+class Exchange:
+    """One request. `answer` first; then, of a stream, `more`. Whatever ends it, call `close`."""
+
+    def __init__(
+        self, call: Call, upstream: Upstream, record: Record, pulse: Traffic, silence: Silence, clock: Clock
+    ) -> None:
+        self._call = call
+        self._upstream = upstream
+        self._record = record
+        self._pulse = pulse
+        self._silence = silence
+        self._clock = clock
+        self._judge = StreamJudge()
+        self._response: aiohttp.ClientResponse | None = None
+
+    async def answer(self) -> Answer:
+        """Send the request and wait for the answer: all of it, or of a stream the first whole event.
+
+        Until then nothing is lost for the client, and every failure is an error with a status: `EngineDiedError`, `EngineDeadlineError`,
+        `EngineRefusedError`.
+        """
+        response = await self._heard(self._send(), BEFORE)
+        self._response = response
+        self._pulse.last_byte_at = self._clock.monotonic()
+        check_refusal(self._upstream.instance, response.status)
+        if response.status == HTTPStatus.OK and response.content_type == EVENT_STREAM:
+            return self._answered(response, await self._next(response, BEFORE), is_stream=True)
+        return self._whole(response, await self._read(response))
+
+    async def more(self) -> bytes:
+        """What comes next of a stream, in whole events; nothing at its end. LlamavisorError when it turns out not to be a whole answer."""
+        return await self._next(self._response, AMID) if self._response is not None else b""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether a stream came to an end that the client may take for one: `[DONE]`, and nothing broken before or after it."""
+        return self._judge.is_done and self._judge.fault is None
+
+    def close(self) -> None:
+        """End the connection, unless the answer was read to its end; the engine notices, and frees its slot."""
+        if self._response is not None:
+            self._response.close()
+
+    async def _send(self) -> aiohttp.ClientResponse:
+        call, spec = self._call, self._upstream.spec
+        model_id = None if spec.engine in ENGINES_OF_ANY_NAME else spec.model_id
+        return await self._upstream.post(call.path, call.body_for(model_id), call.headers, alone=call.wants_stream)
+
+    async def _heard(self, coming: Coroutine[Any, Any, T], when: str) -> T:
+        """What the engine sends; its loss and its silence become errors that say what is known."""
+        upstream = self._upstream
+        try:
+            return await self._silence.listen(coming)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise await explain_loss(upstream.instance, upstream.generation, UNREACHED, self._clock) from error
+        except TimeoutError:
+            raise silent(upstream.instance, when, self._silence.limit_seconds) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise await explain_loss(upstream.instance, upstream.generation, when, self._clock) from error
+
+    async def _next(self, response: aiohttp.ClientResponse, when: str) -> bytes:
+        """The next whole events of a stream; nothing at its good end."""
+        try:
+            self._check_stream()
+            while chunk := await self._heard(response.content.readany(), when):
+                self._pulse.last_byte_at = self._clock.monotonic()
+                data = self._judge.feed(chunk)
+                self._record.count_tokens(self._judge.events)
+                if data:
+                    return data
+                self._check_stream()
+            self._judge.finish()
+            self._check_stream()
+        except LlamavisorError as error:
+            self._record.settle(Outcome.CUT if self._judge.fault is not None else outcome_of(error))
+            raise
+        self._settle_stream()
+        return b""
+
+    def _check_stream(self) -> None:
+        if self._judge.fault is not None:
+            raise incomplete(self._upstream.instance, self._judge.fault)
+
+    def _settle_stream(self) -> None:
+        told = self._judge.tokens
+        if told is not None:
+            self._record.count_tokens(told)
+        self._record.settle(Outcome.OK if self._judge.is_success else Outcome.ENGINE_ERROR)
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        body = bytearray()
+        while chunk := await self._heard(response.content.readany(), BEFORE):
+            self._pulse.last_byte_at = self._clock.monotonic()
+            body += chunk
+            if len(body) > ANSWER_LIMIT_BYTES:
+                raise incomplete(self._upstream.instance, f"it exceeds {ANSWER_LIMIT_BYTES} bytes")
+        return bytes(body)
+
+    def _whole(self, response: aiohttp.ClientResponse, body: bytes) -> Answer:
+        """An answer in one piece, an error included."""
+        if response.status >= HTTPStatus.BAD_REQUEST:
+            failed = response.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+            self._record.settle(Outcome.ENGINE_ERROR if failed else Outcome.REFUSED)
+            return self._answered(response, openai_error(body, response.status), content_type=JSON)
+        if response.content_type == JSON and not body.rstrip().endswith((b"}", b"]")):
+            raise incomplete(self._upstream.instance, "its JSON ends too early")
+        self._record.count_tokens(tokens_told(body) or 0)
+        return self._answered(response, body)
+
+    def _answered(
+        self, response: aiohttp.ClientResponse, body: bytes, *, is_stream: bool = False, content_type: str | None = None
+    ) -> Answer:
+        headers: dict[str, str] = {"Content-Type": content_type or response.headers.get("Content-Type") or JSON}
+        if RETRY_AFTER in response.headers:
+            headers[RETRY_AFTER] = response.headers[RETRY_AFTER]
+        return Answer(response.status, headers, body, is_stream, self._record.milliseconds)

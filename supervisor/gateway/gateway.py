@@ -1,0 +1,156 @@
+"""The door: finds the instance that a request is for, and sees it through. It counts what passes, and knows when nothing does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+from supervisor.clock import Clock
+from supervisor.config.settings import Settings
+from supervisor.errors import NotAvailableError
+from supervisor.fleet.fleet import Fleet
+from supervisor.gateway.calls import Call
+from supervisor.gateway.exchange import Exchange
+from supervisor.gateway.resolve import (
+    Candidate,
+    check_ready,
+    check_speaks_openai,
+    choose,
+    configured_id,
+    not_found,
+    speaks_openai,
+)
+from supervisor.gateway.silence import RECHECK_SECONDS, Silence, is_working
+from supervisor.gateway.traffic import TrafficStats
+from supervisor.gateway.upstream import Upstream, Upstreams
+from supervisor.process.instance import Instance
+from supervisor.process.states import State
+
+OWNER = "llamavisor"
+
+
+class Gateway:
+    """See the module. `traffic` holds the figures. All methods are for the loop's thread."""
+
+    def __init__(self, fleet: Fleet, settings: Settings, clock: Clock) -> None:
+        self.traffic = TrafficStats(clock)
+        self._fleet = fleet
+        self._settings = settings
+        self._clock = clock
+        self._upstreams = Upstreams()
+        # An adopted server is known by its models only while it is there; who asks for one meanwhile means this instance all the same.
+        self._served: dict[str, frozenset[str]] = {}
+        self._active = 0
+        self._is_closed = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def active(self) -> int:
+        """Requests that are on their way now."""
+        return self._active
+
+    def retune(self, settings: Settings) -> None:
+        """Take new settings, for requests from now on."""
+        self._settings = settings
+        self._served = {name: ids for name, ids in self._served.items() if name in settings.instances}
+
+    def resolve(self, model: str | None) -> Instance:
+        """The instance that `model` means: an instance's name, or the id of a model (of those that serve it, a ready one). None: the default.
+
+        `ModelNotFoundError` with the nearest name; `InstanceNotFoundError` when there is no instance at all.
+        """
+        if model is None:
+            return self._fleet.default
+        return self._fleet.get(choose(model, self._candidates()))
+
+    def require_ready(self, instance: Instance) -> None:
+        """Raise NotAvailableError (503, with the reason and when to come back) unless the instance can serve now."""
+        if self._is_closed:
+            raise NotAvailableError("The server is shutting down.", code="shutting_down")
+        check_ready(instance.snapshot(), self._clock.wall())
+
+    @asynccontextmanager
+    async def exchange(self, call: Call) -> AsyncIterator[Exchange]:
+        """See a request through, from its instance to its outcome. Leaving early, for whatever reason, closes the connection to the engine."""
+        instance = self.resolve(call.model)
+        check_speaks_openai(instance.name, self._fleet.settings_of(instance.name))
+        with self._on_its_way(), self.traffic.request(instance.name) as record:
+            if instance.state is not State.READY or self._is_closed:
+                self.require_ready(instance)
+            with instance.serving() as pulse:
+                async with self._upstreams.lend(instance) as upstream:
+                    exchange = Exchange(call, upstream, record, pulse, self._silence(upstream), self._clock)
+                    try:
+                        yield exchange
+                    finally:
+                        exchange.close()
+
+    def models(self) -> list[dict[str, Any]]:
+        """Every name that requests may give, as OpenAI model objects: each instance's, then the ids of the models that are ready."""
+        found: dict[str, dict[str, Any]] = {}
+        for instance in self._fleet.instances():
+            if not speaks_openai(self._fleet.settings_of(instance.name)):
+                continue
+            modified = [int(model.get("modified_at") or 0) for model in instance.models]
+            found.setdefault(instance.name, _model_object(instance.name, max(modified, default=0)))
+            for model in instance.models if instance.state is State.READY else ():
+                found.setdefault(model["id"], _model_object(model["id"], int(model.get("modified_at") or 0)))
+        return list(found.values())
+
+    def model(self, name: str) -> dict[str, Any]:
+        """One of `models`; `ModelNotFoundError` with the nearest name."""
+        for model in self.models():
+            if model["id"] == name:
+                return model
+        raise not_found(name, self._candidates())
+
+    async def wait_idle(self, timeout_seconds: float) -> bool:
+        """Wait until no request is on its way; False when some still are by then."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Take no more requests, and close every connection; idempotent."""
+        self._is_closed = True
+        await self._upstreams.close()
+
+    def _candidates(self) -> list[Candidate]:
+        return [
+            Candidate(instance.name, self._ids_of(instance), instance.state, instance.requests_active)
+            for instance in self._fleet.instances()
+        ]
+
+    def _ids_of(self, instance: Instance) -> frozenset[str]:
+        configured = configured_id(self._fleet.settings_of(instance.name))
+        served = frozenset(model["id"] for model in instance.models)
+        if served:
+            self._served[instance.name] = served
+        ids = served or self._served.get(instance.name, frozenset())
+        return ids if configured is None else ids | {configured}
+
+    def _silence(self, upstream: Upstream) -> Silence:
+        limit_seconds = self._settings.server.upstream_idle_seconds
+        recheck_seconds = min(limit_seconds, RECHECK_SECONDS)
+        return Silence(limit_seconds, lambda: is_working(upstream.instance, upstream.spec, recheck_seconds))
+
+    @contextmanager
+    def _on_its_way(self) -> Iterator[None]:
+        self._active += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._active -= 1
+            if not self._active:
+                self._idle.set()
+
+
+def _model_object(name: str, created: int) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": created, "owned_by": OWNER}
