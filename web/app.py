@@ -43,7 +43,7 @@ def create_app(supervisor: Supervisor, *, limits: LiveLimits | None = None) -> w
 
 def _add_templates(app: web.Application) -> None:
     loader = jinja2.FileSystemLoader(TEMPLATES_FOLDER)
-    environment = aiohttp_jinja2.setup(app, loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    environment = aiohttp_jinja2.setup(app, loader=loader, autoescape=True)
     environment.globals["static_url"] = app[ASSETS].url
 
 

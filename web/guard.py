@@ -24,10 +24,12 @@ SECURITY_HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
+    "Server": "llamavisor",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 EXPOSED_HEADERS = "X-Request-Id, Retry-After, Retry-After-Ms, OpenAI-Processing-Ms"
+_FORM_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -114,7 +116,7 @@ def _check_content_type(request: web.Request, route: Route) -> None:
         return
     given = request.headers.get(hdrs.CONTENT_TYPE)
     wanted = route.body.content_type if route.body is not None else JSON
-    if given is None and not request.body_exists:
+    if not request.body_exists and request.content_type not in _FORM_TYPES:
         return
     # Forms of other sites can send everything but JSON without asking first.
     if given is None or request.content_type != wanted:

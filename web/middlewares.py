@@ -6,7 +6,6 @@ import logging
 import re
 import uuid
 from collections.abc import Mapping
-from http import HTTPStatus
 
 import aiohttp_jinja2
 from aiohttp import hdrs, web
@@ -20,7 +19,7 @@ from supervisor.errors import (
     PayloadTooLargeError,
     UnauthorizedError,
 )
-from web.errors import MethodNotAllowedError, error_headers, error_response
+from web.errors import MethodNotAllowedError, error_body, error_headers, error_response
 from web.guard import Guard
 from web.keys import REQUEST_ID, STARTED, SUPERVISOR
 from web.negotiation import prefers_html
@@ -85,10 +84,8 @@ def _answer(request: web.Request, error: LlamavisorError) -> web.StreamResponse:
 
 def _error_page(request: web.Request, error: LlamavisorError) -> web.Response:
     context = {
+        **error_body(error),
         "status": error.status,
-        "title": HTTPStatus(error.status).phrase,
-        "message": error.message,
-        "remedy": error.remedy,
         "request_id": request[REQUEST_ID],
         "version": request.app[SUPERVISOR].version,
         "page": "error",

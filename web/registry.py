@@ -116,14 +116,16 @@ class Registry:
     """Every route of the application, by the router's own route object."""
 
     def __init__(self) -> None:
+        self._routes: list[Route] = []
         self._by_resource: dict[web.AbstractRoute, Route] = {}
 
     def __iter__(self) -> Iterator[Route]:
-        return iter(dict.fromkeys(self._by_resource.values()))
+        return iter(self._routes)
 
     def add(self, app: web.Application, *tables: RouteTable) -> None:
         """Put the tables' routes into the router; a GET route answers HEAD too."""
         for route in (route for table in tables for route in table):
+            self._routes.append(route)
             methods = ("GET", "HEAD") if route.method == "GET" else (route.method,)
             for method in methods:
                 self._by_resource[app.router.add_route(method, route.path, route.handler)] = route
