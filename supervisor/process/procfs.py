@@ -96,8 +96,11 @@ def all_pids() -> list[int]:
 
 
 def process_table() -> dict[int, ProcessStat]:
-    """Every visible process by its id; not atomic."""
-    return {pid: stat for pid in all_pids() if (stat := read_stat(pid)) is not None}
+    """Every visible process by its id. Not atomic, so who was born during the reading is looked for once more."""
+    seen = all_pids()
+    table = {pid: stat for pid in seen if (stat := read_stat(pid)) is not None}
+    newborn = set(all_pids()).difference(seen)
+    return table | {pid: stat for pid in newborn if (stat := read_stat(pid)) is not None}
 
 
 def read_environment(pid: int) -> dict[str, str] | None:
