@@ -17,6 +17,7 @@ KEEPALIVE_SECONDS = 75.0
 # How long the rest of a body that nobody wants is read, so that the client sees the refusal instead of a reset.
 LINGER_SECONDS = 2.0
 BACKLOG = 1_024
+CLOSING_SECONDS = 1.0
 
 
 class WebServer:
@@ -42,7 +43,7 @@ class WebServer:
             access_log=None,
             keepalive_timeout=KEEPALIVE_SECONDS,
             lingering_time=LINGER_SECONDS,
-            shutdown_timeout=self._settings.shutdown_grace_seconds,
+            shutdown_timeout=CLOSING_SECONDS,
         )
         await self._runner.setup()
         try:
@@ -55,7 +56,10 @@ class WebServer:
             raise
 
     async def stop(self) -> None:
-        """End the dashboards, let the other requests finish within `shutdown_grace_seconds`, then cut them. Idempotent."""
+        """End the dashboards, let what is being answered finish within a moment, then cut it. Idempotent.
+
+        Answers of engines have their own grace before this: `Supervisor.drain`.
+        """
         runner, self._runner = self._runner, None
         if runner is not None:
             with suppress(TimeoutError):

@@ -167,7 +167,9 @@ class Observer:
             raise GivenUp(Cause(Reason.UNRESPONSIVE, message, output_tail=self._output.stderr_tail()))
 
     async def _observe_progress(self, judge: ProgressJudge) -> None:
-        if self._subject.spec.probe.counters is None and self._traffic.active == 0:
+        spec = self._subject.spec
+        # A server on an address of our choice gets requests through our door only: while there are none, there is nothing to ask.
+        if self._traffic.active == 0 and (spec.address_is_ours or spec.probe.counters is None):
             return
         counters = await self._prober.counters(self.figures.probe_deadline_seconds)
         pids = self._subject.handle.pids() if self._subject.handle is not None else []
