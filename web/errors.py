@@ -11,6 +11,7 @@ from supervisor.errors import LlamavisorError
 
 MILLISECONDS = 1_000
 SERVER_ERROR_STATUS = 500
+NOT_AVAILABLE_STATUS = 503
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
@@ -51,11 +52,18 @@ def error_body(error: LlamavisorError) -> dict[str, Any]:
 
 
 def error_headers(error: LlamavisorError) -> dict[str, str]:
-    """`Retry-After` (whole seconds, rounded up) and `retry-after-ms` when trying again makes sense."""
+    """When trying again makes sense: `Retry-After` (whole seconds, rounded up), `retry-after-ms`, `x-should-retry`.
+
+    What is not available and does not come back by itself says so, for OpenAI's SDKs would try again all the same.
+    """
     seconds = error.retry_after_seconds
     if seconds is None:
-        return {}
-    return {"Retry-After": str(max(1, math.ceil(seconds))), "retry-after-ms": str(int(seconds * MILLISECONDS))}
+        return {"x-should-retry": "false"} if error.status == NOT_AVAILABLE_STATUS else {}
+    return {
+        "Retry-After": str(max(1, math.ceil(seconds))),
+        "retry-after-ms": str(int(seconds * MILLISECONDS)),
+        "x-should-retry": "true",
+    }
 
 
 def error_response(error: LlamavisorError) -> web.Response:
