@@ -12,7 +12,6 @@ const WORDS: Record<Connection, string> = {
 };
 
 const ANNOUNCED: readonly Connection[] = ["reconnecting", "offline"];
-const QUIET_MILLISECONDS = 5_000;
 
 /** Shows whether the page is live, and how old what it shows is. */
 export class ConnectionIndicator {
@@ -24,9 +23,9 @@ export class ConnectionIndicator {
   update({ connection, lastMessageAt }: FleetSnapshot, now: number): void {
     setAttribute(this.root, "data-connection", connection);
     setText(part(this.root, "connection-text"), WORDS[connection]);
-    const age = lastMessageAt === null ? 0 : now - lastMessageAt;
-    const last = lastMessageAt === null ? "" : `last update ${formatAge(age)}`;
-    setText(part(this.root, "connection-age"), connection === "live" && age < QUIET_MILLISECONDS ? "" : last);
+    const last = lastMessageAt === null ? "" : `last update ${formatAge(now - lastMessageAt)}`;
+    // A live connection on which nothing happens is no old news.
+    setText(part(this.root, "connection-age"), connection === "live" ? "" : last);
     setAttribute(this.root, "title", last ? `${WORDS[connection]}: ${last}` : WORDS[connection]);
     this.tell(connection);
   }

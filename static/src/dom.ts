@@ -41,7 +41,9 @@ function spriteUrl(): string {
 /** A button with an icon and a label; `iconOnly` keeps the label for assistive technology and the tooltip. */
 export function button(label: string, iconName: string, options: { class?: string; iconOnly?: boolean } = {}): HTMLButtonElement {
   const attributes: Attributes = { type: "button", class: `button ${options.class ?? ""}`.trim() };
-  if (options.iconOnly) return el("button", { ...attributes, "aria-label": label, title: label }, icon(iconName));
+  if (options.iconOnly) {
+    return el("button", { ...attributes, class: `${attributes["class"]} square`, "aria-label": label, title: label }, icon(iconName));
+  }
   return el("button", attributes, icon(iconName), el("span", {}, label));
 }
 

@@ -161,7 +161,7 @@ export class AssistantTurnView implements TurnView {
   }
 
   private toolContent(answer: Answer): Node[] {
-    if (isOpen(answer)) return [this.figures];
+    if (isOpen(answer)) return [...this.pager(), this.figures];
     const copy = button("Copy", "copy", { class: "quiet small", iconOnly: true });
     bindCopy(copy, () => shownAnswer(this.turn).text);
     const again = this.isLast ? [this.retryButton("Answer again", "quiet small", true)] : [];

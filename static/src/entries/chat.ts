@@ -3,7 +3,7 @@
 import { act, ApiError } from "../api";
 import { AnswerRun } from "../chat_run";
 import { SettingsDrawer } from "../chat_settings";
-import { type Answer, anotherAnswer, assistantTurn, type AssistantTurn, isOpen, loadTurns, messagesFor, shownAnswer, storeTurns, type Turn, type UserTurn, userTurn } from "../chat_state";
+import { type Answer, anotherAnswer, assistantTurn, type AssistantTurn, loadTurns, messagesFor, shownAnswer, storeTurns, type Turn, type UserTurn, userTurn } from "../chat_state";
 import { ChatView } from "../chat_view";
 import { Composer } from "../composer";
 import { ConnectionIndicator } from "../connection";
@@ -22,6 +22,7 @@ class ChatPage {
   private turns: Turn[] = loadTurns();
   private run: AnswerRun | null = null;
   private startRefusal: string | null = null;
+  private isLeaving = false;
   private told: string | null = null;
   private storeTimer: ReturnType<typeof setTimeout> | null = null;
   private readonly select = part<HTMLSelectElement>(document, "model");
@@ -96,7 +97,14 @@ class ChatPage {
       example.addEventListener("click", () => this.send(example.textContent?.trim() ?? ""));
     }
     document.addEventListener("keydown", (event) => this.onKey(event));
-    addEventListener("pagehide", () => storeTurns(this.turns));
+    addEventListener("pagehide", () => {
+      storeTurns(this.turns);
+      // The browser now breaks the stream off; what is stored says already that the page was left.
+      this.isLeaving = true;
+    });
+    addEventListener("pageshow", () => {
+      this.isLeaving = false;
+    });
   }
 
   private onKey(event: KeyboardEvent): void {
@@ -160,7 +168,7 @@ class ChatPage {
 
   private onAnswerEnd(run: AnswerRun, answer: Answer): void {
     if (this.run === run) this.run = null;
-    storeTurns(this.turns);
+    if (!this.isLeaving) storeTurns(this.turns);
     this.renderTurns();
     announce(spoken(answer));
   }
@@ -199,9 +207,7 @@ class ChatPage {
 
   private renderTurns(): void {
     this.view.render(this.turns);
-    const last = this.turns.at(-1);
-    const isAnswering = this.run !== null && last?.role === "assistant" && isOpen(shownAnswer(last));
-    this.composer.setAnswering(isAnswering);
+    this.composer.setAnswering(this.run !== null);
     part(document, "welcome").hidden = this.turns.length > 0;
     part<HTMLButtonElement>(document, "new-chat").disabled = this.turns.length === 0;
   }
