@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -40,6 +41,8 @@ class Family:
         self._marks = marks
         self._whole_group = whole_group
         self._known: frozenset[Identity] = frozenset((main,))
+        self._passed_over: frozenset[int] = frozenset()
+        self._refused: set[Identity] = set()
 
     def survey(self, *, thorough: bool) -> list[Identity]:
         """See `ProcessTree.survey`."""
@@ -48,10 +51,19 @@ class Family:
         if thorough and self._marks:
             found |= {pid for pid in table.keys() - found if self._is_marked(pid)}
             found |= procfs.live_descendants(table, found)
-        alive = {pid for pid in found if table[pid].is_alive and pid != os.getpid()}
-        members = identities(alive, table)
-        self._known |= frozenset(members)
-        return members
+        return self._remember(table, found)
+
+    def look(self) -> list[Identity]:
+        """The live processes, cheaply: only numbers that are new since the last look are read.
+
+        A process that did not belong here does not come to belong later: it can leave its session but join none, and have no new ancestors.
+        """
+        numbers = frozenset(procfs.all_pids())
+        candidates = (numbers - self._passed_over) | {known.pid for known in self._known}
+        table = {pid: stat for pid in candidates if (stat := procfs.read_stat(pid)) is not None}
+        found = self._from_table(table)
+        self._passed_over = numbers - found
+        return self._remember(table, found)
 
     def remaining(self) -> list[Identity]:
         """See `ProcessTree.remaining`."""
@@ -68,8 +80,20 @@ class Family:
         for identity in members:
             try:
                 signal_identity(identity, number)
-            except PermissionError:
-                logger.warning("not allowed to send %s to process %d", number.name, identity.pid)
+            except OSError as failure:
+                self._complain(identity, number, failure)
+
+    def _remember(self, table: dict[int, ProcessStat], found: set[int]) -> list[Identity]:
+        alive = {pid for pid in found if table[pid].is_alive and pid != os.getpid()}
+        members = identities(alive, table)
+        self._known |= frozenset(members)
+        return members
+
+    def _complain(self, identity: Identity, number: signal.Signals, failure: OSError) -> None:
+        """Once for each process: the ladder tries every few milliseconds."""
+        if identity not in self._refused:
+            self._refused.add(identity)
+            logger.warning("cannot send %s to process %d: %s", number.name, identity.pid, failure.strerror)
 
     def _from_table(self, table: dict[int, ProcessStat]) -> set[int]:
         roots = {known.pid for known in self._known if _is_same(table.get(known.pid), known)}
@@ -82,12 +106,9 @@ class Family:
 
     def _kill_group(self) -> None:
         """At one stroke, so that a group which keeps forking cannot outrun the survey; only while its number is certainly ours."""
-        if not self._whole_group or not _is_same(procfs.read_stat(self.main.pid), self.main):
-            return
-        try:
-            os.killpg(self.main.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            logger.debug("nobody in group %d to kill", self.main.pid)
+        with contextlib.suppress(OSError):
+            if self._whole_group and _is_same(procfs.read_stat(self.main.pid), self.main):
+                os.killpg(self.main.pid, signal.SIGKILL)
 
 
 def _is_same(stat: ProcessStat | None, identity: Identity) -> bool:

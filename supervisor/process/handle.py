@@ -90,7 +90,7 @@ class WatchedProcess:
     def pids(self) -> list[int]:
         """See `ProcessHandle.pids`."""
         try:
-            return [member.pid for member in self._family.survey(thorough=False)]
+            return [member.pid for member in self._family.look()]
         except OSError:
             return [member.pid for member in self._family.ever_known()]
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from supervisor.process import procfs
 from supervisor.process.procfs import IS_LINUX, boot_id
+from supervisor.process.reserve import with_reserve
 from supervisor.process.sockets import belongs_to, describe_process, listening_owner, listening_pids
 from supervisor.process.usage import cpu_seconds, file_read_fraction, memory_bytes, oom_kills
 
@@ -97,7 +98,12 @@ def open_pidfd(identity: Identity) -> int | None:
         pidfd = os.pidfd_open(identity.pid)
     except ProcessLookupError:
         return None
-    if start_time_ticks(identity.pid) == identity.start_ticks and identity.boot_id == boot_id():
+    try:
+        is_the_one = start_time_ticks(identity.pid) == identity.start_ticks and identity.boot_id == boot_id()
+    except OSError:
+        os.close(pidfd)
+        raise
+    if is_the_one:
         return pidfd
     os.close(pidfd)
     return None
@@ -116,6 +122,10 @@ def signal_identity(identity: Identity, number: signal.Signals) -> bool:
     """Signal this very process or nobody; False when it is gone. Raises PermissionError for somebody else's process."""
     if not IS_LINUX:
         return _signal_by_number(identity, number)
+    return with_reserve(lambda: _signal_by_pidfd(identity, number))
+
+
+def _signal_by_pidfd(identity: Identity, number: signal.Signals) -> bool:
     pidfd = open_pidfd(identity)
     if pidfd is None:
         return False

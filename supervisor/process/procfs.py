@@ -6,17 +6,17 @@ What cannot be read is None, with one exception: when descriptors run out, OSErr
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from supervisor.process.reserve import OUT_OF_DESCRIPTORS, with_reserve
+
 IS_LINUX = sys.platform == "linux"
 PROC = Path("/proc")
 DEAD_STATES = frozenset("ZXx")
-OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 # Fields of /proc/PID/stat after the command name, counted from 0 (`proc_pid_stat(5)` counts from 1 and has two before).
 STATE, PPID, PGRP, SESSION, UTIME, STIME, STARTTIME = 0, 1, 2, 3, 11, 12, 19
 
@@ -70,18 +70,20 @@ def read_stat(pid: int) -> ProcessStat | None:
 def read_bytes(path: str) -> bytes | None:
     """A whole file of `/proc`; None when the process is gone or not ours to see."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return with_reserve(lambda: _read_whole(path))
     except OSError as failure:
         if failure.errno in OUT_OF_DESCRIPTORS:
             raise
         return None
+
+
+def _read_whole(path: str) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         chunks = []
         while chunk := os.read(descriptor, 65536):
             chunks.append(chunk)
         return b"".join(chunks)
-    except OSError:
-        return None
     finally:
         os.close(descriptor)
 
@@ -92,7 +94,7 @@ def all_pids() -> list[int]:
         from supervisor.process import portable
 
         return portable.all_pids()
-    return [int(name) for name in os.listdir(PROC) if name.isdigit()]
+    return [int(name) for name in with_reserve(lambda: os.listdir(PROC)) if name.isdigit()]
 
 
 def process_table() -> dict[int, ProcessStat]:

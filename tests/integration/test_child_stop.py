@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -232,8 +233,52 @@ class TestUnkillable:
         assert not await StopLadder(Blind(), signal.SIGTERM, kill_deadline_seconds=0.05).climb(0.05)
 
 
+OUT_OF_DESCRIPTORS = """
+import asyncio, os, resource, sys
+from pathlib import Path
+from tests.fixtures.nursery import Nursery
+async def main():
+    nursery = Nursery(Path(sys.argv[1]))
+    child = nursery.misbehaving("--ignore-term", "--fork-grandchild")
+    await nursery.port()
+    assert len(child.pids()) == 2
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 4096))
+    held = []
+    try:
+        while True: held.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        print("without a descriptor", flush=True)
+    assert len(child.pids()) == 2
+    print("gone" if await child.terminate(0.1) else "left", len(held), flush=True)
+    for descriptor in held: os.close(descriptor)
+    await nursery.close()
+asyncio.run(main())
+"""
+
+
+async def test_without_a_descriptor_to_spare_it_ends_all_the_same(nursery: Nursery) -> None:
+    """Row 31: to see and to signal takes a descriptor; one is kept back for it."""
+    supervisor = nursery.spawn(
+        sys.executable, "-c", OUT_OF_DESCRIPTORS, str(nursery.folder / "inner"), working_directory=Path.cwd()
+    )
+    await finished(supervisor.exited)
+    assert nursery.lines()[0] == "without a descriptor", nursery.lines()
+    assert nursery.lines()[1].startswith("gone"), nursery.lines()
+
+
 class TestFamily:
     """Whom a signal may reach."""
+
+    async def test_a_look_finds_newcomers_as_a_survey_does(self, nursery: Nursery, tmp_path: Path) -> None:
+        code = f"import os, signal, time\nwhile not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.01)\n"
+        shell = nursery.python(code + "if os.fork(): print('grown', flush=True)\nsignal.pause()")
+        family = Family(shell.identity)
+        assert family.look() == [shell.identity]
+        os.mkdir(tmp_path / "go")
+        await nursery.said("grown")
+        looked = family.look()
+        assert len(looked) == 2
+        assert looked == family.look() == family.survey(thorough=False)
 
     async def test_the_group_of_a_reused_number_is_not_ours(self, nursery: Nursery) -> None:
         """Row 24: the leader is gone, and its number belongs to another's group."""
