@@ -15,9 +15,11 @@ import psutil
 import pytest
 
 from supervisor.launch import Address
-from supervisor.process import portable, posix, procfs
+from supervisor.process import child as child_module
+from supervisor.process import exitwatch, portable, posix, procfs, sockets, usage
 from supervisor.process.posix import Identity
 from supervisor.process.reaper import OrphanReaper, orphans
+from supervisor.process.states import ExitStatus
 from supervisor.testing import FakeClock
 from tests.fixtures.nursery import Nursery, finished, until
 
@@ -314,6 +316,29 @@ class TestPortableTwin:
         assert portable.read_stat(child.pid) is None
         assert portable.read_environment(child.pid) is None
         assert portable.resident_bytes(child.pid) == 0
+
+    async def test_a_child_lives_and_ends_without_any_of_what_only_linux_has(
+        self, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for module in (procfs, posix, sockets, usage, exitwatch, child_module):
+            monkeypatch.setattr(module, "IS_LINUX", False)
+        child = nursery.misbehaving("--fork-grandchild", "--ignore-term")
+        port = await nursery.port()
+        assert child.identity.is_alive()
+        assert child.owns(Address(port=port))
+        assert len(child.pids()) == 2
+        assert posix.memory_bytes(child.pids()) > 0
+        assert posix.cpu_seconds(child.pids()) >= 0
+        assert [found.identity.pid for found in nursery.found()] == sorted(child.pids())
+        assert not posix.become_subreaper()
+        assert await child.terminate(0.1)
+        assert nursery.exits == [ExitStatus(signal=signal.SIGKILL)]
+        assert nursery.found() == []
+
+    async def test_a_status_is_had_without_waitid(self, nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+        for module in (procfs, posix, exitwatch, child_module):
+            monkeypatch.setattr(module, "IS_LINUX", False)
+        assert (await finished(nursery.spawn("sh", "-c", "exit 7").exited)) == ExitStatus(code=7)
 
     def test_a_boot_has_a_name(self) -> None:
         assert portable.boot_id() == portable.boot_id()
