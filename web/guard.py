@@ -89,8 +89,7 @@ class Guard:
         if not isinstance(request, web.Request):
             return
         request[STARTED] = True
-        for name, value in SECURITY_HEADERS.items():
-            response.headers.setdefault(name, value)
+        response.headers.update(SECURITY_HEADERS)
         response.headers.setdefault("X-Request-Id", request.get(REQUEST_ID, ""))
         response.headers.update(self.cors_headers(request.headers.get(hdrs.ORIGIN)))
 

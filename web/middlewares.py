@@ -71,7 +71,7 @@ def _answer(request: web.Request, error: LlamavisorError) -> web.StreamResponse:
         raise ConnectionResetError(str(error)) from error
     wants_page = prefers_html(request.headers.get(hdrs.ACCEPT, "")) and not request.path.startswith("/v1/")
     if wants_page and isinstance(error, UnauthorizedError) and request.method == "GET":
-        return web.HTTPSeeOther(URL("/login").with_query(next=request.path_qs))
+        raise web.HTTPSeeOther(URL("/login").with_query(next=request.path_qs)) from None
     response = _error_page(request, error) if wants_page else error_response(error)
     if isinstance(error, UnauthorizedError):
         response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"

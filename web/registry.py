@@ -132,7 +132,11 @@ class Registry:
 
     def of(self, request: web.Request) -> Route | None:
         """The route that answers `request`; None when nothing does (404, 405)."""
-        return self._by_resource.get(request.match_info.route)
+        return self.get(request.match_info.route)
+
+    def get(self, resource: web.AbstractRoute) -> Route | None:
+        """What is registered for a route object of the router; None for one that came past the registry."""
+        return self._by_resource.get(resource)
 
 
 REGISTRY = web.AppKey("registry", Registry)

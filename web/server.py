@@ -21,14 +21,13 @@ CLOSING_SECONDS = 1.0
 
 
 class WebServer:
-    """The web application on `settings.host` and `settings.port` (0: any free one), with TLS where it is configured."""
+    """The web application on `settings.host` and `settings.port` (0: any free one), with TLS where it is configured. `app` is the application."""
 
     def __init__(
         self, supervisor: Supervisor, settings: ServerSettings | None = None, *, limits: LiveLimits | None = None
     ) -> None:
         self._settings = settings or supervisor.settings.server
-        self._supervisor = supervisor
-        self._limits = limits
+        self.app = create_app(supervisor, limits=limits)
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -37,7 +36,7 @@ class WebServer:
         if refusal is not None:
             raise refusal
         self._runner = web.AppRunner(
-            create_app(self._supervisor, limits=self._limits),
+            self.app,
             # A client that leaves cancels its request: without this its slot would burn on.
             handler_cancellation=True,
             access_log=None,

@@ -80,7 +80,7 @@ async def login(request: web.Request) -> web.StreamResponse:
     response = web.HTTPSeeOther(target)
     secure = request.app[GUARD].is_secure(request)
     response.set_cookie(SESSION_COOKIE, keys.session(), path="/", httponly=True, samesite="Strict", secure=secure)
-    return response
+    raise response
 
 
 @routes.route(
@@ -95,7 +95,7 @@ async def logout(request: web.Request) -> web.StreamResponse:
     """Takes the session cookie off the browser."""
     response = web.HTTPSeeOther("/login")
     response.del_cookie(SESSION_COOKIE, path="/")
-    return response
+    raise response
 
 
 @routes.route(
