@@ -1,0 +1,39 @@
+"""Figures as people read them. Pure."""
+
+from __future__ import annotations
+
+MINUTE_SECONDS = 60
+HOUR_SECONDS = 3_600
+DAY_SECONDS = 86_400
+THOUSAND = 1_000
+
+
+def duration(seconds: float) -> str:
+    """`12 s`, `3 min 05 s`, `2 h 07 min`, `4 d 03 h`; what is below 0 counts as 0."""
+    whole = max(0, int(seconds))
+    if whole < MINUTE_SECONDS:
+        return f"{whole} s"
+    if whole < HOUR_SECONDS:
+        return f"{whole // MINUTE_SECONDS} min {whole % MINUTE_SECONDS:02d} s"
+    if whole < DAY_SECONDS:
+        return f"{whole // HOUR_SECONDS} h {whole % HOUR_SECONDS // MINUTE_SECONDS:02d} min"
+    return f"{whole // DAY_SECONDS} d {whole % DAY_SECONDS // HOUR_SECONDS:02d} h"
+
+
+def size(count: float) -> str:
+    """Bytes, in powers of 1,000: `512 B`, `1.1 MB`, `4.7 GB`."""
+    return _scaled(count, ("B", "kB", "MB", "GB", "TB"), space=" ")
+
+
+def quantity(count: float | None) -> str:
+    """A number of things: `950`, `8.0B`; `–` when it is not known."""
+    return "–" if count is None else _scaled(count, ("", "K", "M", "B", "T"), space="")
+
+
+def _scaled(count: float, units: tuple[str, ...], *, space: str) -> str:
+    scaled, step = float(count), 0
+    while scaled >= THOUSAND - 0.05 and step < len(units) - 1:
+        scaled /= THOUSAND
+        step += 1
+    figure = f"{scaled:.0f}" if step == 0 else f"{scaled:.1f}"
+    return f"{figure}{space}{units[step]}" if units[step] else figure
