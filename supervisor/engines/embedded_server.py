@@ -360,8 +360,8 @@ def serve(params: Any, watch_stdin: bool) -> int:
 
     try:
         server = xllamacpp.Server(params)
-    except RuntimeError as error:
-        return complain(f"{error} See the lines above.")
+    except RuntimeError:
+        return 1
     wait_for_the_end(watch_stdin, server.listening_address)
     # No destructor of `server`: it cuts streams just the same, but waits for up to a minute when requests are queued.
     os._exit(0)

@@ -47,7 +47,8 @@ class Server:
         assert self.process.stderr is not None
         async for line in self.process.stderr:
             self.lines.append(line.decode())
-            if line.startswith(b"serving: "):
+            # llama.cpp logs from a thread of its own and a word at a time, so our line may begin within one of its own.
+            if b"serving: " in line:
                 self.heeding.set()
 
     async def wait(self) -> int:
