@@ -1,0 +1,123 @@
+"""Processes of a benchmark: started here, looked at through /proc, ended here by their id."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+T = TypeVar("T")
+PATIENCE_SECONDS = 60.0
+END_GRACE_SECONDS = 15.0
+
+
+class Processes:
+    """Starts programs; leaving the context ends every one that still runs, last first."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._started: list[subprocess.Popen[str]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in reversed(self._started):
+            end(process)
+
+    def start(
+        self, name: str, argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    ) -> subprocess.Popen[str]:
+        """Start a program whose standard input and output are pipes to us; what it says on standard error goes to `NAME.log`."""
+        with (self.folder / f"{name}.log").open("a") as log:
+            process = subprocess.Popen(
+                [str(word) for word in argv],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={**clean_environment(), **(env or {})},
+                cwd=cwd or ROOT,
+                text=True,
+                bufsize=1,
+            )
+        self._started.append(process)
+        return process
+
+    def module(self, name: str, *arguments: str | Path) -> subprocess.Popen[str]:
+        """Start one of our own helper modules with the present Python."""
+        return self.start(name.rpartition(".")[2], [sys.executable, "-m", name, *arguments])
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Ask a program to end, see to it that it has."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(END_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()
+
+
+def clean_environment() -> dict[str, str]:
+    """Our environment without settings of Llamavisor, which would be measured instead of the benchmark's own."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("LLAMAVISOR_")}
+
+
+def tell(process: subprocess.Popen[str], message: object) -> None:
+    """Send one line of JSON to a helper."""
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(message) + "\n")
+    process.stdin.flush()
+
+
+def hear(process: subprocess.Popen[str]) -> Any:
+    """The next line of JSON of a helper. RuntimeError when it has ended instead."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        raise RuntimeError(f"{process.args!r} ended with {process.wait()} before it answered")
+    return json.loads(line)
+
+
+def wait_until(look: Callable[[], T | None], what: str, *, pause_seconds: float = 0.01) -> T:
+    """Look until there is something to see; RuntimeError when there is not within a minute."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while (seen := look()) is None:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"waited {PATIENCE_SECONDS:g} s for {what}")
+        time.sleep(pause_seconds)
+    return seen
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process has used so far, user and system."""
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
+def rss_bytes(pid: int) -> int:
+    """Memory of a process that is resident."""
+    return int(psutil.Process(pid).memory_info().rss)
+
+
+def raise_descriptor_limit() -> int:
+    """As many file descriptors as this process may have; how many that is."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard

@@ -1,0 +1,57 @@
+"""`llamavisor serve` in a process of a benchmark's own, that also says when each state was published.
+
+    python -m benchmarks._supervised CONFIG DATA_FOLDER
+
+Prints one line of JSON for the address (`{"url", "pid"}`), and one for each state that an instance enters:
+`{"instance", "state", "ns", "pid", "address"}`, `ns` by CLOCK_MONOTONIC, right after the event was published.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from supervisor.cli.serving import ServePlan, Server
+from supervisor.config import LoadedSettings, load_settings
+from supervisor.core import Supervisor
+from supervisor.process.instance import Instance
+from supervisor.process.states import State
+
+
+def main(config: Path, data_folder: Path) -> int:
+    """Serve until told to end by a signal."""
+
+    def load() -> LoadedSettings:
+        return load_settings(config, environ={})
+
+    return asyncio.run(Server(ServePlan(load(), data_folder, load, announce)).run())
+
+
+def announce(supervisor: Supervisor, url: str) -> None:
+    """Say where it is, and from now on what happens to every instance."""
+    say({"url": url, "pid": os.getpid()})
+    for instance in supervisor.fleet.instances():
+        report(instance, instance.state)
+        instance.on_change(lambda state, instance=instance: report(instance, state))  # type: ignore[misc]
+
+
+def report(instance: Instance, state: State) -> None:
+    """One line about one state."""
+    at_ns = time.monotonic_ns()
+    snapshot = instance.snapshot()
+    pid = snapshot.pid if state is State.READY else None
+    say({"instance": instance.name, "state": state.value, "ns": at_ns, "pid": pid, "address": snapshot.address})
+
+
+def say(message: object) -> None:
+    """One line of JSON on standard output."""
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))
