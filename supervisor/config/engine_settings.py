@@ -61,6 +61,9 @@ class LlamaFlags(StrictModel):
     seed: Seed | None = Field(None, description="Seed of the sampler; left out, it is random.")
     verbose: Flag | None = Field(None, description="Let the engine log in detail.")
     embedding: Flag | None = Field(None, description="Serve embeddings instead of completions.")
+    pooling: Literal["none", "mean", "cls", "last", "rank"] | None = Field(
+        None, description="How token embeddings become one, where the model does not say; `/v1/embeddings` needs one."
+    )
     cache_type_k: CacheType | None = Field(None, description="Number format of the cached keys.")
     cache_type_v: CacheType | None = Field(None, description="Number format of the cached values.")
     parallel: Count | None = Field(None, description="Slots: requests that the engine works on at once.")

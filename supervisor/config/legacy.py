@@ -16,7 +16,7 @@ from supervisor.config.suggestions import remedy_for
 LEGACY_INSTANCE = "main"
 LEFT_TO_THE_ENGINE = -1
 PLACE_KEYS = ("llama_server_host", "llama_server_port", "llama_server_path", "llama_model_path", "basePath")
-FLAG_KEYS = tuple(name for name in LlamaFlags.model_fields if name != "parallel")
+FLAG_KEYS = tuple(name for name in LlamaFlags.model_fields if name not in ("parallel", "pooling"))
 LEGACY_KEYS = (*PLACE_KEYS, *FLAG_KEYS)
 
 _SWITCHES = ("flash_attn", "verbose", "embedding")

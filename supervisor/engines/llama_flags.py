@@ -30,6 +30,7 @@ VALUE_FLAGS = {
     "cache_type_k": "--cache-type-k",
     "cache_type_v": "--cache-type-v",
     "parallel": "--parallel",
+    "pooling": "--pooling",
 }
 SWITCHES = {"verbose": "--verbose", "embedding": "--embedding"}
 

@@ -39,6 +39,7 @@ EVERY_FLAG = {
     "cache_type_k": "q8_0",
     "cache_type_v": "f16",
     "parallel": 2,
+    "pooling": "mean",
 }
 
 
