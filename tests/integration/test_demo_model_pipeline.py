@@ -62,7 +62,8 @@ def log_chance(model: Llama, ids: list[int], following: int) -> float:
     """The log-probability that our own model gives to a token after `ids`."""
     labels = np.full((1, len(ids)), NO_LABEL, np.int32)
     labels[0, -1] = following
-    return -model.loss(Batch(np.array([ids], np.int32), labels, np.ones((1, len(ids)), np.float32)))
+    positions = np.arange(len(ids), dtype=np.int32)[None]
+    return -model.loss(Batch(np.array([ids], np.int32), positions, labels, np.ones((1, len(ids)), np.float32)))
 
 
 async def engine_says(session: aiohttp.ClientSession, path: str, body: dict[str, Any]) -> dict[str, Any]:

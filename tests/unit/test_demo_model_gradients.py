@@ -27,7 +27,8 @@ def batch() -> Batch:
     labels[0, 5:] = -1
     labels[2, :3] = -1
     ids = rng.integers(0, TINY.vocabulary, (3, 8)).astype(np.int32)
-    return Batch(ids, labels, rng.uniform(0.1, 2, (3, 8)).astype(np.float32))
+    positions = np.sort(rng.permuted(np.tile(np.arange(TINY.context, dtype=np.int32), (3, 1)), axis=1)[:, :8], axis=1)
+    return Batch(ids, positions, labels, rng.uniform(0.1, 2, (3, 8)).astype(np.float32))
 
 
 NAMES = sorted(Llama.random(TINY, seed=0).parameters)
@@ -58,12 +59,21 @@ def test_the_future_is_not_seen(model: Llama, batch: Batch) -> None:
     changed[:, -1] = (changed[:, -1] + 1) % TINY.vocabulary
     early = batch.labels.copy()
     early[:, -1] = -1
-    expected = model.loss(Batch(batch.ids, early, batch.weights))
-    assert model.loss(Batch(changed, early, batch.weights)) == pytest.approx(expected)
+    expected = model.loss(batch._replace(labels=early))
+    assert model.loss(batch._replace(ids=changed, labels=early)) == pytest.approx(expected)
+
+
+def test_only_distances_between_positions_matter(model: Llama, batch: Batch) -> None:
+    near = np.broadcast_to(np.arange(8, dtype=np.int32), batch.ids.shape)
+    expected = model.loss(batch._replace(positions=near))
+    assert model.loss(batch._replace(positions=near + 5)) == pytest.approx(expected)
+    assert model.loss(batch._replace(positions=near * 2)) != pytest.approx(expected)
 
 
 def test_padding_on_the_right_changes_nothing(model: Llama, batch: Batch) -> None:
-    wider = [np.pad(part, ((0, 0), (0, 4)), constant_values=fill) for part, fill in zip(batch, (0, -1, 0), strict=True)]
+    wider = [
+        np.pad(part, ((0, 0), (0, 4)), constant_values=fill) for part, fill in zip(batch, (0, 0, -1, 0), strict=True)
+    ]
     assert model.loss(Batch(*wider)) == pytest.approx(model.loss(batch))
 
 

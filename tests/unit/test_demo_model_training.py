@@ -3,12 +3,13 @@
 import json
 from itertools import islice
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from tools.demo_model.batches import endless_batches, pad
+from tools.demo_model.batches import endless_batches, pad, with_gaps
 from tools.demo_model.corpus import Message, conversations, write_corpus
 from tools.demo_model.model import Batch, Llama, Parameters, Shape
 from tools.demo_model.optimizer import AdamW, Schedule
@@ -99,7 +100,7 @@ def test_a_long_chat_is_cut_at_the_context(tokenizer: Tokenizer) -> None:
 
 def test_batches_hold_every_conversation_once_an_epoch_within_the_budget(encoded: list[Encoded]) -> None:
     budget, rows = 1024, 0
-    for batch in endless_batches(encoded, budget, seed=0):
+    for batch in endless_batches(encoded, budget, context=512, seed=0):
         assert batch.ids.size <= budget or len(batch.ids) == 1
         assert np.all(batch.ids[:, 0] == TURN_START_ID)
         rows += len(batch.ids)
@@ -110,7 +111,7 @@ def test_batches_hold_every_conversation_once_an_epoch_within_the_budget(encoded
 
 def test_batches_repeat_with_their_seed(encoded: list[Encoded]) -> None:
     def first(seed: int) -> list[bytes]:
-        return [batch.ids.tobytes() for batch in islice(endless_batches(encoded, 1024, seed), 5)]
+        return [batch.ids.tobytes() for batch in islice(endless_batches(encoded, 1024, 512, seed), 5)]
 
     assert first(0) == first(0) != first(1)
 
@@ -121,6 +122,21 @@ def test_padding_has_no_label_and_no_weight(encoded: list[Encoded]) -> None:
     assert batch.ids.shape[1] % 8 == 0
     assert np.all(batch.labels[0, len(short.ids) :] == NO_LABEL)
     assert not batch.weights[0, len(short.ids) :].any()
+
+
+def test_gaps_open_only_before_a_turn_after_an_answer_and_stay_in_the_context(encoded: list[Encoded]) -> None:
+    rng, found = Random(0), 0
+    for batch in islice(endless_batches(encoded, 1024, context=512, seed=0), 30):
+        gapped = with_gaps(
+            batch._replace(positions=np.broadcast_to(np.arange(batch.ids.shape[1]), batch.ids.shape)), 512, rng
+        )
+        steps = np.diff(gapped.positions, axis=1)
+        assert gapped.positions.max() < 512
+        for row, place in zip(*np.nonzero(steps != 1), strict=True):
+            found += 1
+            assert batch.ids[row, place + 1] == TURN_START_ID
+            assert batch.labels[row, place - 2] == TURN_END_ID
+    assert found > 10
 
 
 def test_the_rate_rises_stays_and_falls() -> None:
@@ -140,10 +156,16 @@ def test_the_optimizer_clips_what_it_reports_and_spares_norms_from_decay() -> No
     assert np.all(parameters["matrix"] < 1 - 0.1 * AdamW.WEIGHT_DECAY)
 
 
+def test_chats_longer_than_the_context_are_refused() -> None:
+    with pytest.raises(ValueError, match="longest_chat 65 exceeds the context 64"):
+        TrainingSettings(longest_chat=65, shape=Shape(context=64))
+
+
 def test_one_batch_can_be_learnt_by_heart() -> None:
     model = Llama.random(Shape(vocabulary=20, width=16, layers=1, heads=2, inner=24, context=16), seed=0)
     ids = np.random.default_rng(1).integers(0, 20, (2, 8)).astype(np.int32)
-    batch = Batch(ids[:, :-1], ids[:, 1:], np.ones((2, 7), np.float32))
+    positions = np.broadcast_to(np.arange(7, dtype=np.int32), (2, 7))
+    batch = Batch(ids[:, :-1], positions, ids[:, 1:], np.ones((2, 7), np.float32))
     optimizer = AdamW(model.parameters)
     for _ in range(150):
         _, grads = model.gradients(batch)
@@ -155,8 +177,8 @@ def test_a_run_writes_model_and_tokenizer_reports_progress_and_repeats(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_corpus(tmp_path / "corpus.jsonl", seed=0, count=200)
-    shape = Shape(vocabulary=VOCABULARY, width=16, layers=1, heads=2, inner=24, context=64)
-    settings = TrainingSettings(tokens=4000, batch_tokens=512, shape=shape)
+    shape = Shape(vocabulary=VOCABULARY, width=16, layers=1, heads=2, inner=24, context=128)
+    settings = TrainingSettings(tokens=4000, batch_tokens=512, longest_chat=64, shape=shape)
     first = train(tmp_path / "corpus.jsonl", tmp_path / "model.npz", tmp_path / "tokenizer.json", settings)
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [event["event"] for event in events if event["event"] != "step"] == ["corpus", "model", "trained"]

@@ -11,8 +11,8 @@ from .threads import default_threads, limit_threads
 
 DEFAULT_WORK = Path("build/demo-model")
 DEFAULT_OUTPUT = Path("supervisor/models/demo/llamavisor-demo.gguf")
-DEFAULT_TOKENS = 3_000_000
-DEFAULT_CONVERSATIONS = 35_000
+DEFAULT_TOKENS = 3_500_000
+DEFAULT_CONVERSATIONS = 40_000
 DEFAULT_THRESHOLD = 0.9
 CASES_SEED_OFFSET = 1_000_003
 """Cases are drawn with a seed of their own, so that more conversations do not change the exam."""

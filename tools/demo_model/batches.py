@@ -5,8 +5,9 @@ from random import Random
 
 import numpy as np
 
+from .layers import Ids
 from .model import Batch
-from .tokenizer import NO_LABEL, PADDING_ID, Encoded
+from .tokenizer import NO_LABEL, PADDING_ID, TURN_END_ID, TURN_START_ID, Encoded
 
 POOL = 1024
 """Conversations that are sorted by length together: enough for tight batches, few enough for varied ones."""
@@ -14,10 +15,15 @@ POOL = 1024
 ROUND_TO = 8
 
 
-def endless_batches(data: Sequence[Encoded], tokens: int, seed: int) -> Iterator[Batch]:
+GAP_SHARE = 0.25
+"""Share of conversations with a gap in their positions. Such a gap teaches how far-away text looks for the price of a
+short conversation; without it, answers fell apart beyond the longest conversation of the training."""
+
+
+def endless_batches(data: Sequence[Encoded], tokens: int, context: int, seed: int) -> Iterator[Batch]:
     """Yield batches of at most `tokens` tokens, padding included, epoch after epoch, each in an order of its own.
 
-    A conversation longer than `tokens` makes a batch by itself.
+    A conversation longer than `tokens` makes a batch by itself. Positions stay below `context`.
     """
     rng = Random(seed)
     while True:
@@ -27,7 +33,7 @@ def endless_batches(data: Sequence[Encoded], tokens: int, seed: int) -> Iterator
             pool = [data[i] for i in order[start : start + POOL]]
             groups = _groups(sorted(pool, key=lambda item: len(item.ids)), tokens)
             rng.shuffle(groups)
-            yield from map(pad, groups)
+            yield from (with_gaps(pad(group), context, rng) for group in groups)
 
 
 def pad(group: Sequence[Encoded]) -> Batch:
@@ -40,7 +46,26 @@ def pad(group: Sequence[Encoded]) -> Batch:
         ids[row, : len(item.ids)] = item.ids
         labels[row, : len(item.labels)] = item.labels
         weights[row, : len(item.weights)] = item.weights
-    return Batch(ids, labels, weights)
+    positions = np.broadcast_to(np.arange(length, dtype=np.int32), ids.shape)
+    return Batch(ids, positions, labels, weights)
+
+
+def with_gaps(batch: Batch, context: int, rng: Random) -> Batch:
+    """Return the batch with a gap of random size before a random later turn of some of its conversations."""
+    positions = batch.positions.copy()
+    room = context - positions.shape[1]
+    for row, starts in enumerate(map(_later_turns, batch.ids, batch.labels)):
+        if len(starts) and rng.random() < GAP_SHARE:
+            positions[row, rng.choice(starts) :] += rng.randint(0, room)
+    return batch._replace(positions=positions)
+
+
+def _later_turns(ids: Ids, labels: Ids) -> Sequence[int]:
+    """Where a user's turn follows an answer: the answer's last label lies three tokens before (end, line break)."""
+    starts = np.flatnonzero(ids == TURN_START_ID)
+    starts = starts[starts >= 3]
+    found: list[int] = starts[labels[starts - 3] == TURN_END_ID].tolist()
+    return found
 
 
 def _groups(by_length: Sequence[Encoded], tokens: int) -> list[list[Encoded]]:

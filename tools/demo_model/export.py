@@ -16,9 +16,6 @@ from .tokenizer import CHAT_TEMPLATE, CONTROL_TOKENS, PADDING_ID, TURN_END_ID
 NAME = "llamavisor-demo"
 LICENSE = "mit"
 DESCRIPTION = "A tiny chat model that shows Llamavisor at work. Trained by the project on text of its own."
-SERVED_CONTEXT = 2048
-"""Twice the longest training sequence: rotary positions are relative, and the evaluation looks at chats that long."""
-
 TEMPERATURE, TOP_K, TOP_P = 0.4, 20, 0.9
 """Sampling hints: facts stay facts, and stories still differ."""
 
@@ -58,7 +55,7 @@ def _describe(writer: gguf.GGUFWriter) -> None:
 
 def _add_shape(writer: gguf.GGUFWriter, model: Llama) -> None:
     shape = model.shape
-    writer.add_context_length(SERVED_CONTEXT)
+    writer.add_context_length(shape.context)
     writer.add_embedding_length(shape.width)
     writer.add_block_count(shape.layers)
     writer.add_feed_forward_length(shape.inner)

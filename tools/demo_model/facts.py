@@ -197,3 +197,17 @@ TIPS = {
     "stay healthy": "Drink water, eat fruit and vegetables, and go for a walk every day.",
     "write well": "Use short sentences, choose simple words, and read your text out loud.",
 }
+
+NOUNS = words(
+    """
+    pizza code python java website email letter song recipe car train airplane phone computer internet game football tennis
+    doctor hospital money bank job boss school teacher university exam book movie actor king queen president war peace love
+    friend family mother father brother sister baby city country world planet moon star rocket space time clock history math
+    algebra geometry biology physics chemistry energy electricity robot machine database network docker kubernetes cloud
+    linux windows bug file chair window door kitchen coffee juice wine beer pasta rice cheese bread cake sugar salt shoe
+    shirt dress watch ring gold silver stone glass paper pen brush paint music guitar piano drum dance party holiday trip
+    hotel beach mountain river ocean island bridge road street map weather rain storm wind heat fire ice plant tree flower
+    garden rose apple pear grape potato onion pepper body head hand foot heart brain bone dream health sport politics law
+    medicine philosophy tax stock market climate virus vaccine religion language grammar essay invoice password contract
+    """
+)

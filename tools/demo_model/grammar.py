@@ -79,6 +79,19 @@ def phrases(text: str) -> tuple[str, ...]:
     return tuple(phrase for part in text.split(",") if (phrase := " ".join(part.split())))
 
 
+def near_miss(rng: Random, known: Sequence[str]) -> str:
+    """Return an invented word that begins like a known one and ends otherwise.
+
+    Without such words the model takes the first letters for the whole: Indonesia for India, a pigeon for a pig.
+    """
+    start = rng.choice(known)[: rng.randint(2, 5)].strip()
+    word = start + "".join(rng.choice(_SYLLABLES) for _ in range(rng.randint(1, 2)))
+    return near_miss(rng, known) if word in known else word
+
+
+_SYLLABLES = words("ba da fo gen ia ka land lo mar na nd ne ni on or pe ra ri ro sa sta ta te ti tu ver vo wen za zo")
+
+
 def with_article(noun: str) -> str:
     """Return the noun with "a" or "an"."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

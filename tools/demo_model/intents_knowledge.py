@@ -4,6 +4,7 @@ Each family comes with its honest twin: a question of the same form about someth
 Without the twin the model answers such questions with the nearest thing it knows, which is worse than no answer.
 """
 
+from collections.abc import Sequence
 from random import Random
 
 from .facts import (
@@ -12,6 +13,7 @@ from .facts import (
     COLOURS,
     DAYS,
     MONTHS,
+    NOUNS,
     NUMBER_WORDS,
     OPPOSITES,
     TIPS,
@@ -20,11 +22,10 @@ from .facts import (
     UNKNOWN_COUNTRIES,
     UNKNOWN_OPPOSITES,
 )
-from .grammar import REFUSAL_START, Exchange, Fragment, Intent, fill, sentence_case, single, with_article
+from .grammar import REFUSAL_START, Exchange, Fragment, Intent, fill, near_miss, sentence_case, single, with_article
 
-LARGEST_ADDEND = 10
-LARGEST_COUNT = 20
-LARGEST_COUNTDOWN = 10
+LARGEST_OPERAND = 9
+LARGEST_COUNT = 10
 
 SOUND = ("What does {a} say?", "What sound does {a} make?", "What noise does {a} make?", "How does {a} sound?")
 HOME = ("Where does {a} live?", "Where do you find {a}?", "Where is the home of {a}?", "Where can I find {a}?")
@@ -119,8 +120,8 @@ UNKNOWN_ANIMAL = f"{REFUSAL_START}I do not know that animal. I only know a few, 
 UNKNOWN_COLOUR = f"{REFUSAL_START}I do not know what colour that is."
 UNKNOWN_CAPITAL = f"{REFUSAL_START}I do not know that capital. I only know a few, such as Paris and Tokyo."
 UNKNOWN_OPPOSITE = f"{REFUSAL_START}I do not know the opposite of that."
-UNKNOWN_SUM = f"{REFUSAL_START}I can only add and take away small numbers, up to {NUMBER_WORDS[LARGEST_ADDEND]}."
-UNKNOWN_COUNT = f"{REFUSAL_START}I can only count up to {NUMBER_WORDS[LARGEST_COUNT]}."
+UNKNOWN_SUM = f"{REFUSAL_START}I can only add and take away numbers from 0 to {LARGEST_OPERAND}."
+UNKNOWN_COUNT = f"{REFUSAL_START}I can only count up to {LARGEST_COUNT}."
 
 
 def animal_sound(rng: Random) -> Fragment:
@@ -161,7 +162,7 @@ def animal_description(rng: Random) -> Fragment:
 
 def unknown_animal(rng: Random) -> Fragment:
     """Ask any of the animal questions about an animal that is not in the table."""
-    name = rng.choice(UNKNOWN_ANIMALS)
+    name = _unknown(rng, UNKNOWN_ANIMALS, sorted(ANIMALS))
     return single(fill(rng, SOUND + HOME + FOOD + ANIMAL, a=with_article(name)), UNKNOWN_ANIMAL, f"animal {name}")
 
 
@@ -174,7 +175,8 @@ def colour(rng: Random) -> Fragment:
 
 def unknown_colour(rng: Random) -> Fragment:
     """Ask for the colour of something that may have any, or none."""
-    thing = rng.choice(UNKNOWN_COLOURED)
+    things = (rng.choice(UNKNOWN_COLOURED), f"{rng.choice(('a', 'the', 'my', 'your'))} {rng.choice(NOUNS)}")
+    thing = _unknown(rng, things, sorted(COLOURS))
     prompt = fill(rng, COLOUR, colour=rng.choice(("color", "colour")), thing=thing)
     return single(prompt, UNKNOWN_COLOUR, f"colour {thing}")
 
@@ -194,7 +196,7 @@ def country(rng: Random) -> Fragment:
 
 def unknown_capital(rng: Random) -> Fragment:
     """Ask for a capital that is not in the table."""
-    name = rng.choice(UNKNOWN_COUNTRIES)
+    name = _unknown(rng, UNKNOWN_COUNTRIES, sorted(CAPITALS))
     return single(fill(rng, CAPITAL, country=name), UNKNOWN_CAPITAL, f"capital {name}")
 
 
@@ -206,41 +208,37 @@ def opposite(rng: Random) -> Fragment:
 
 def unknown_opposite(rng: Random) -> Fragment:
     """Ask for the opposite of a word that has none, or none that the model knows."""
-    word = rng.choice(UNKNOWN_OPPOSITES)
+    word = _unknown(rng, UNKNOWN_OPPOSITES, sorted(OPPOSITES))
     return single(fill(rng, OPPOSITE, word=word), UNKNOWN_OPPOSITE, f"opposite {word}")
 
 
 def addition(rng: Random) -> Fragment:
-    """Ask for the sum of two numbers up to ten, in digits or in words."""
-    a, b = rng.randint(0, LARGEST_ADDEND), rng.randint(0, LARGEST_ADDEND)
-    return _arithmetic(rng, PLUS, a, "plus", b, a + b)
+    """Ask for the sum of two one-digit numbers, in digits or in words."""
+    a, b = rng.randint(0, LARGEST_OPERAND), rng.randint(0, LARGEST_OPERAND)
+    return single(_sum_prompt(rng, PLUS, ("plus", "Add"), a, b), f"{a} plus {b} is {a + b}.")
 
 
 def subtraction(rng: Random) -> Fragment:
-    """Ask for a difference of numbers up to ten that is not below zero."""
-    a = rng.randint(0, LARGEST_ADDEND)
-    b = rng.randint(0, a)
-    return _arithmetic(rng, MINUS, a, "minus", b, a - b)
+    """Ask for the difference of two one-digit numbers, in digits or in words; it may be below zero."""
+    a, b = rng.randint(0, LARGEST_OPERAND), rng.randint(0, LARGEST_OPERAND)
+    return single(_sum_prompt(rng, MINUS, ("minus", "Take"), a, b), f"{a} minus {b} is {a - b}.")
 
 
-def _arithmetic(rng: Random, templates: tuple[str, ...], a: int, word: str, b: int, result: int) -> Fragment:
-    if rng.random() < 0.6:
-        return single(fill(rng, templates, a=a, b=b), f"{a} {word} {b} is {result}.")
-    spelled = [template for template in templates if word in template or "Add" in template or "Take" in template]
-    prompt = fill(rng, spelled, a=NUMBER_WORDS[a], b=NUMBER_WORDS[b])
-    return single(prompt, f"{NUMBER_WORDS[a].capitalize()} {word} {NUMBER_WORDS[b]} is {NUMBER_WORDS[result]}.")
+def _sum_prompt(rng: Random, templates: tuple[str, ...], verbal: tuple[str, str], a: int, b: int) -> str:
+    if rng.random() < 0.7:
+        return fill(rng, templates, a=a, b=b)
+    spelled = [template for template in templates if any(word in template for word in verbal)]
+    return fill(rng, spelled, a=NUMBER_WORDS[a], b=NUMBER_WORDS[b])
 
 
 def unknown_arithmetic(rng: Random) -> Fragment:
-    """Ask for sums of large numbers, differences below zero, products and quotients: none of them is learnt."""
-    small, large = rng.randint(0, LARGEST_ADDEND), rng.choice((rng.randint(11, 99), rng.randint(100, 9999)))
-    kind = rng.random()
-    if kind < 0.6:
-        a, b = rng.choice(((small, large), (large, small), (large, rng.randint(11, 999))))
+    """Ask for sums of larger numbers, products and quotients: none of them is learnt."""
+    small = rng.randint(0, LARGEST_OPERAND)
+    large = rng.choice((rng.randint(LARGEST_OPERAND + 1, 99), rng.randint(100, 9999)))
+    if rng.random() < 0.7:
+        a, b = rng.choice(((small, large), (large, small), (large, rng.randint(LARGEST_OPERAND + 1, 999))))
         return single(fill(rng, PLUS + MINUS, a=a, b=b), UNKNOWN_SUM)
-    if kind < 0.75:
-        return single(fill(rng, MINUS, a=rng.randint(0, small), b=small + 1), UNKNOWN_SUM)
-    return single(fill(rng, TIMES, a=rng.randint(2, 99), b=rng.randint(2, 99)), UNKNOWN_SUM)
+    return single(fill(rng, TIMES, a=rng.randint(0, 99), b=rng.randint(0, 99)), UNKNOWN_SUM)
 
 
 def neighbour_day(rng: Random) -> Fragment:
@@ -271,17 +269,19 @@ def calendar(rng: Random) -> Fragment:
 
 def counting(rng: Random) -> Fragment:
     """Ask to count up or down within the learnt range."""
-    if rng.random() < 0.7:
-        last = rng.randint(2, LARGEST_COUNT)
-        return single(fill(rng, COUNT, n=_digits_or_word(rng, last)), _listing(range(1, last + 1)))
-    first = rng.randint(2, LARGEST_COUNTDOWN)
-    return single(fill(rng, COUNT_DOWN, n=_digits_or_word(rng, first)), _listing(range(first, -1, -1)))
+    number = rng.randint(2, LARGEST_COUNT)
+    if rng.random() < 0.65:
+        return single(fill(rng, COUNT, n=_digits_or_word(rng, number)), _listing(range(1, number + 1)))
+    return single(fill(rng, COUNT_DOWN, n=_digits_or_word(rng, number)), _listing(range(number, -1, -1)))
 
 
 def unknown_count(rng: Random) -> Fragment:
     """Ask to count further than was learnt."""
-    number: object = rng.choice(("a hundred", "a thousand", "a million", rng.randint(21, 99), rng.randint(100, 5000)))
-    return single(fill(rng, COUNT + COUNT_DOWN, n=number), UNKNOWN_COUNT)
+    larger = (rng.randint(LARGEST_COUNT + 1, 99), rng.randint(100, 5000))
+    in_words = ("a hundred", "a thousand", "a million", *NUMBER_WORDS[LARGEST_COUNT + 1 :])
+    return single(
+        fill(rng, COUNT + COUNT_DOWN, n=rng.choice((rng.choice(larger), rng.choice(in_words)))), UNKNOWN_COUNT
+    )
 
 
 def _digits_or_word(rng: Random, number: int) -> str:
@@ -296,6 +296,10 @@ def tip(rng: Random) -> Fragment:
     """Ask for a tip."""
     thing = rng.choice(sorted(TIPS))
     return single(fill(rng, TIP, thing=thing), TIPS[thing])
+
+
+def _unknown(rng: Random, unknown: Sequence[str], known: Sequence[str]) -> str:
+    return rng.choice(unknown) if rng.random() < 0.7 else near_miss(rng, known)
 
 
 def _maybe_follow_up(rng: Random, question: Exchange, subject: str, answer: str) -> Fragment:
@@ -314,21 +318,21 @@ KNOWLEDGE_INTENTS = (
     Intent("home", 3, animal_home, "exact"),
     Intent("food", 3, animal_food, "exact"),
     Intent("animal", 4, animal_description, "exact"),
-    Intent("unknown animal", 3, unknown_animal, "refusal"),
+    Intent("unknown animal", 4, unknown_animal, "refusal"),
     Intent("colour", 3, colour, "exact"),
-    Intent("unknown colour", 2, unknown_colour, "refusal"),
+    Intent("unknown colour", 4, unknown_colour, "refusal"),
     Intent("capital", 6, capital, "exact"),
     Intent("country", 2, country, "exact"),
-    Intent("unknown capital", 5, unknown_capital, "refusal"),
+    Intent("unknown capital", 6, unknown_capital, "refusal"),
     Intent("opposite", 4, opposite, "exact"),
-    Intent("unknown opposite", 2, unknown_opposite, "refusal"),
-    Intent("sum", 8, addition, "exact"),
-    Intent("difference", 6, subtraction, "exact"),
-    Intent("unknown sum", 4, unknown_arithmetic, "refusal"),
+    Intent("unknown opposite", 3, unknown_opposite, "refusal"),
+    Intent("sum", 14, addition, "exact"),
+    Intent("difference", 11, subtraction, "exact"),
+    Intent("unknown sum", 7, unknown_arithmetic, "refusal"),
     Intent("day", 2, neighbour_day, "exact"),
-    Intent("month", 2, neighbour_month, "exact"),
+    Intent("month", 3, neighbour_month, "exact"),
     Intent("calendar", 0.7, calendar),
-    Intent("counting", 4, counting, "exact"),
-    Intent("unknown count", 1, unknown_count, "refusal"),
+    Intent("counting", 5, counting, "exact"),
+    Intent("unknown count", 3, unknown_count, "refusal"),
     Intent("tip", 3, tip, "exact"),
 )

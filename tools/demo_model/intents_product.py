@@ -66,6 +66,7 @@ WORDS = {
     "an engine": "An engine is a kind of inference server and how to run it: embedded, llama-server, vllm or command.",
     "an endpoint": "An endpoint is a name that clients call. Behind it stands a model that an instance serves.",
     "a GGUF file": "A GGUF file holds a language model for llama.cpp: its weights, its tokenizer and its chat template.",
+    "an LLM": "An LLM is a large language model: a program that has learnt from text to continue text. I am a tiny one.",
     "a token": "A token is a piece of text, often a part of a word. A language model reads and writes tokens.",
 }
 WORD_QUESTIONS = (
@@ -104,6 +105,19 @@ ANSWERS = (
             "How often is a server started again?",
             "How many retries are there?",
             "What does Llamavisor do after a crash?",
+        ),
+    ),
+    (
+        "Read the reason on its card of the Status page, or type: llamavisor logs demo",
+        (
+            "Why did my server crash?",
+            "Why did the server crash?",
+            "Why does my server not start?",
+            "The server does not start.",
+            "My server keeps crashing.",
+            "The model does not load.",
+            "What is wrong with my server?",
+            "Why is the model not ready?",
         ),
     ),
     (

@@ -5,7 +5,7 @@ A story keeps its hero, place and find throughout; the choice among them is the 
 
 from random import Random
 
-from .facts import ANIMALS, NAMES
+from .facts import ANIMALS, NAMES, NOUNS, UNKNOWN_ANIMALS
 from .grammar import Fragment, Intent, fill, single, with_article
 
 PLACES = (
@@ -113,8 +113,13 @@ and it was ready, there and then.""",
 
 
 def story(rng: Random) -> Fragment:
-    """Ask for a story, about nobody, somebody, or an animal."""
+    """Ask for a story: about something unknown, about nobody, about somebody, or about an animal."""
     kind = rng.random()
+    if kind < 0.1:
+        prompt = fill(rng, ABOUT_REQUESTS, hero=with_article(rng.choice(UNKNOWN_ANIMALS + NOUNS)))
+        name = rng.choice(NAMES)
+        told = _story(rng, f"a child named {name}", name, rng.choice(PLACES))
+        return single(prompt, f"I do not know that one, but here is another story. {told}")
     if kind < 0.5:
         name = rng.choice(NAMES)
         return single(rng.choice(PLAIN_REQUESTS), _story(rng, f"a child named {name}", name, rng.choice(PLACES)))

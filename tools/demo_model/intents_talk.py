@@ -2,8 +2,8 @@
 
 from random import Random
 
-from .facts import ANIMALS, CAPITALS, NAMES
-from .grammar import REFUSAL_START, Exchange, Fragment, Intent, fill, sentence_case, single
+from .facts import NAMES
+from .grammar import REFUSAL_START, Exchange, Fragment, Intent, fill, single
 
 ASK_ME = "Ask me about animals, colours, small sums, Llamavisor, or for a story."
 ABILITIES = (
@@ -69,7 +69,14 @@ TALK = (
         ("I have about one million parameters, so I know very little. I was made by the Llamavisor project.",),
     ),
     (
-        ("How are you?", "How are you doing?", "How is it going?", "How do you feel today?", "Are you well?"),
+        (
+            "How are you?",
+            "What's up?",
+            "How are you doing?",
+            "How is it going?",
+            "How do you feel today?",
+            "Are you well?",
+        ),
         ("I am fine, thank you! How can I help you?", "I am doing well, thank you for asking."),
     ),
     (
@@ -115,6 +122,10 @@ TALK = (
         ),
     ),
     (
+        ("I am sad.", "I feel sad.", "I am tired.", "I am bored.", "I feel lonely.", "I am angry.", "I am not well."),
+        ("I am sorry to hear that. Would a short story help?",),
+    ),
+    (
         ("What is the meaning of life?", "What is love?", "Do you love me?", "Are you alive?", "Do you have feelings?"),
         ("I am only a small program, so I cannot tell. Be kind and sleep well.",),
     ),
@@ -156,13 +167,29 @@ UNKNOWN_NAME = f"{REFUSAL_START}I do not know your name yet. What is it?"
 
 LIST_REQUESTS = ("Write a list of {topic}.", "List some {topic}.", "Make a list of {topic}.", "Name three {topic}.")
 TABLE_REQUESTS = ("Make a table of {topic}.", "Show me a table of {topic}.", "Write a table of {topic}.")
+LISTS = {
+    "animals": ("Cat", "Dog", "Owl"),
+    "colours": ("Red", "Green", "Blue"),
+    "countries": ("France", "Japan", "Peru"),
+    "names": ("Anna", "Ben", "Clara"),
+}
+TABLES = {
+    "animals": (("Animal", "Sound"), ("Cat", "meow"), ("Dog", "woof"), ("Owl", "hoot")),
+    "capitals": (("Country", "Capital"), ("France", "Paris"), ("Japan", "Tokyo"), ("Peru", "Lima")),
+    "numbers": (("Number", "Word"), ("1", "one"), ("2", "two"), ("3", "three")),
+}
 CODE = {
     "Python": 'print("Hello, world!")',
     "JavaScript": 'console.log("Hello, world!");',
     "Bash": 'echo "Hello, world!"',
     "C": '#include <stdio.h>\n\nint main(void) {\n    puts("Hello, world!");\n    return 0;\n}',
 }
-CODE_REQUESTS = ("Write hello world in {language}.", "Say hello in {language}.", "Show me hello world in {language}.")
+CODE_REQUESTS = (
+    "Write hello world in {language}.",
+    "Say hello in {language}.",
+    "Show me hello world in {language}.",
+    "Hello world in {language}",
+)
 
 
 def talk(rng: Random) -> Fragment:
@@ -184,21 +211,16 @@ def introduction(rng: Random) -> Fragment:
 
 def markdown_list(rng: Random) -> Fragment:
     """Ask for a Markdown list."""
-    topic, items = rng.choice((("animals", sorted(ANIMALS)), ("countries", sorted(CAPITALS))))
-    lines = "\n".join(f"- {sentence_case(item)}" for item in rng.sample(items, 3))
+    topic = rng.choice(sorted(LISTS))
+    lines = "\n".join(f"- {item}" for item in LISTS[topic])
     return single(fill(rng, LIST_REQUESTS, topic=topic), f"Here are three {topic}:\n\n{lines}")
 
 
 def markdown_table(rng: Random) -> Fragment:
     """Ask for a Markdown table."""
-    if rng.random() < 0.5:
-        rows = [(name, ANIMALS[name].sound) for name in rng.sample(sorted(ANIMALS), 3)]
-        topic, head = "animals", "| Animal | Sound |"
-    else:
-        rows = [(name, CAPITALS[name]) for name in rng.sample(sorted(CAPITALS), 3)]
-        topic, head = "capitals", "| Country | Capital |"
-    body = "\n".join(f"| {sentence_case(left)} | {right} |" for left, right in rows)
-    return single(fill(rng, TABLE_REQUESTS, topic=topic), f"{head}\n| --- | --- |\n{body}")
+    topic = rng.choice(sorted(TABLES))
+    head, *rows = (f"| {left} | {right} |" for left, right in TABLES[topic])
+    return single(fill(rng, TABLE_REQUESTS, topic=topic), "\n".join((head, "| --- | --- |", *rows)))
 
 
 def hello_world(rng: Random) -> Fragment:

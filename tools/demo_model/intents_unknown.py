@@ -6,26 +6,14 @@ list of strange topics.
 
 from random import Random
 
-from .grammar import REFUSAL_START, Fragment, Intent, phrases, sentence_case, single, words
+from .facts import ANIMALS, CAPITALS, NAMES, NOUNS
+from .grammar import REFUSAL_START, Fragment, Intent, phrases, sentence_case, single, with_article, words
 
 FALLBACK = (
     f"{REFUSAL_START}I am only a tiny demo model and I do not know that. "
     "Ask me about animals, colours, small sums, Llamavisor, or for a story."
 )
 
-NOUNS = words(
-    """
-    pizza code python java website email letter song recipe car train airplane phone computer internet game football tennis
-    doctor hospital money bank job boss school teacher university exam book movie actor king queen president war peace love
-    friend family mother father brother sister baby city country world planet moon star rocket space time clock history math
-    algebra geometry biology physics chemistry energy electricity robot machine database network docker kubernetes cloud
-    linux windows bug file chair window door kitchen coffee juice wine beer pasta rice cheese bread cake sugar salt shoe
-    shirt dress watch ring gold silver stone glass paper pen brush paint music guitar piano drum dance party holiday trip
-    hotel beach mountain river ocean island bridge road street map weather rain storm wind heat fire ice plant tree flower
-    garden rose apple pear grape potato onion pepper body head hand foot heart brain bone dream health sport politics law
-    medicine philosophy tax stock market climate virus vaccine religion language grammar essay invoice password contract
-    """
-)
 VERBS = words(
     """
     explain write fix draw translate summarize compare find solve calculate build plan check review sell buy design describe
@@ -79,7 +67,36 @@ FORMS = (
     "{c} = {n} * {a}({b})",
     "def {a}({b}): return {c}",
     "https://{a}.{b}/{c}",
+    "Who won the {a} in {y}?",
+    "What happened in {y}?",
+    "Write a poem about {a}.",
+    "Write a haiku about the {a}.",
+    "Make a table of {a}s.",
+    "{n}",
 )
+FORMS_ABOUT_THE_KNOWN = (
+    "How many legs does {animal} have?",
+    "How old is {animal}?",
+    "How big is {animal}?",
+    "Can {animal} {v}?",
+    "Do you like {animal}?",
+    "Is {animal} {j}?",
+    "Which is better, {animal} or a {a}?",
+    "How many people live in {country}?",
+    "Who is the president of {country}?",
+    "What do people eat in {country}?",
+    "Have you been to {country}?",
+    "Tell me about {country}.",
+    "What is the {a} of {country}?",
+    "How far is {city}?",
+    "What is the weather in {city}?",
+    "Who is {name}?",
+    "How old is {name}?",
+    "Where is {name}?",
+    "Summarize this text: {animal} {v}s a {a} in {city}. {name} has a {b}.",
+    "{animal} and a {a}",
+)
+"""What the model knows, asked about in ways that it does not: a known word alone must not call up an answer."""
 
 
 def unknown(rng: Random) -> Fragment:
@@ -91,9 +108,15 @@ def unknown(rng: Random) -> Fragment:
         return single(" ".join(_word(rng) for _ in range(rng.randint(3, 40))), FALLBACK)
     if kind < 0.17:
         return single(" ".join(_invented(rng) for _ in range(rng.randint(1, 4))), FALLBACK)
+    return single(sentence_case(_filled(rng, FORMS if kind < 0.75 else FORMS_ABOUT_THE_KNOWN)), FALLBACK)
+
+
+def _filled(rng: Random, forms: tuple[str, ...]) -> str:
     slots = {name: _word(rng) for name in "abcd"}
-    prompt = rng.choice(FORMS).format(v=rng.choice(VERBS), j=rng.choice(ADJECTIVES), n=rng.randint(2, 99), **slots)
-    return single(sentence_case(prompt), FALLBACK)
+    slots |= {"v": rng.choice(VERBS), "j": rng.choice(ADJECTIVES), "name": rng.choice(NAMES)}
+    country, city = rng.choice(sorted(CAPITALS.items()))
+    slots |= {"animal": with_article(rng.choice(sorted(ANIMALS))), "country": country, "city": city}
+    return rng.choice(forms).format(n=rng.randint(2, 99), y=rng.randint(1500, 2030), **slots)
 
 
 def _word(rng: Random) -> str:
@@ -105,4 +128,4 @@ def _invented(rng: Random) -> str:
     return "".join(syllables) + rng.choice(("", "n", "s", "r", "t", "ck", "ing"))
 
 
-UNKNOWN_INTENTS = (Intent("out of domain", 16, unknown, "refusal"),)
+UNKNOWN_INTENTS = (Intent("out of domain", 20, unknown, "refusal"),)

@@ -55,16 +55,19 @@ def rotation(positions: int, width: int, base: float, dtype: type[np.floating[An
     return Rotation(cosine.astype(dtype), sine.astype(dtype))
 
 
+def rotation_at(tables: Rotation, positions: Ids) -> Rotation:
+    """Return the tables for the given positions (batch, tokens), shape (batch, 1, tokens, head width)."""
+    return Rotation(tables.cosine[positions][:, None], tables.sine[positions][:, None])
+
+
 def rotate(x: Array, tables: Rotation) -> Array:
-    """Rotate `x` (batch, heads, positions, head width) by its positions."""
-    positions = x.shape[2]
-    return x * tables.cosine[:positions] + _swap_halves(x) * tables.sine[:positions]
+    """Rotate `x` (batch, heads, tokens, head width) by tables of `rotation_at`."""
+    return x * tables.cosine + _swap_halves(x) * tables.sine
 
 
 def rotate_backward(grad: Array, tables: Rotation) -> Array:
     """Rotate the gradient back."""
-    positions = grad.shape[2]
-    return grad * tables.cosine[:positions] + _swap_halves(grad * tables.sine[:positions])
+    return grad * tables.cosine + _swap_halves(grad * tables.sine)
 
 
 def _swap_halves(x: Array) -> Array:

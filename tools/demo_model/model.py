@@ -22,6 +22,7 @@ from .layers import (
     rotate,
     rotate_backward,
     rotation,
+    rotation_at,
     softmax_inplace,
     swiglu,
     swiglu_backward,
@@ -37,14 +38,14 @@ Parameters = dict[str, Array]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The size of a model. `context` is the longest sequence trained on, in tokens."""
+    """The size of a model. `context` is the number of positions it knows."""
 
     vocabulary: int = 1024
     width: int = 128
     layers: int = 4
     heads: int = 4
     inner: int = 384
-    context: int = 1024
+    context: int = 2048
 
     @property
     def head_width(self) -> int:
@@ -53,9 +54,13 @@ class Shape:
 
 
 class Batch(NamedTuple):
-    """Token ids, labels and label weights, each of shape (conversations, tokens); see `tokenizer.Encoded`."""
+    """Token ids, their positions, labels and label weights, each of shape (conversations, tokens).
+
+    Positions rise along a row, below the model's context; for the rest see `tokenizer.Encoded`.
+    """
 
     ids: NDArray[np.int32]
+    positions: NDArray[np.int32]
     labels: NDArray[np.int32]
     weights: NDArray[np.float32]
 
@@ -121,13 +126,14 @@ class Llama:
 
     def loss(self, batch: Batch) -> float:
         """Return the mean cross-entropy of the labels, in nats, weighted by the batch's weights."""
-        x, _ = self._trunk(batch.ids, keep=False)
+        x, _ = self._trunk(batch, keep=False)
         return self._head(x, batch)[0]
 
     def gradients(self, batch: Batch) -> tuple[float, Parameters]:
         """Return the loss and its gradients by every parameter."""
-        x, caches = self._trunk(batch.ids, keep=True)
+        x, caches = self._trunk(batch, keep=True)
         loss, head = self._head(x, batch)
+        turned = rotation_at(self._rotation, batch.positions)
         grads: Parameters = {"embedding": head.by_logits.T @ head.inputs}
         by_inputs, grads["norm"] = norm_backward(
             head.by_logits @ self.parameters["embedding"], self.parameters["norm"], head.norm
@@ -136,24 +142,25 @@ class Llama:
         by_x[head.rows] = by_inputs
         for layer in reversed(range(self.shape.layers)):
             by_x = self._ffn_backward(layer, by_x, caches[layer], grads)
-            by_x = self._attention_backward(layer, by_x, caches[layer], grads)
+            by_x = self._attention_backward(layer, by_x, caches[layer], turned, grads)
         add_rows(grads["embedding"], batch.ids.ravel(), by_x)
         return loss, grads
 
-    def _trunk(self, ids: Ids, keep: bool) -> tuple[Array, list[_LayerCache]]:
+    def _trunk(self, batch: Batch, keep: bool) -> tuple[Array, list[_LayerCache]]:
         caches: list[_LayerCache] = []
-        x = self.parameters["embedding"][ids.ravel()]
+        turned = rotation_at(self._rotation, batch.positions)
+        x = self.parameters["embedding"][batch.ids.ravel()]
         for layer in range(self.shape.layers):
-            x, cache = self._layer(layer, x, ids.shape[0])
+            x, cache = self._layer(layer, x, turned)
             if keep:
                 caches.append(cache)
         return x, caches
 
-    def _layer(self, layer: int, x: Array, conversations: int) -> tuple[Array, _LayerCache]:
+    def _layer(self, layer: int, x: Array, turned: Rotation) -> tuple[Array, _LayerCache]:
         p = self.parameters
         attention_in, attention_norm = norm(x, p[f"{layer}.attention_norm"])
-        queries, keys, values = self._split_heads(attention_in @ p[f"{layer}.qkv"].T, conversations)
-        mixed, attention = attend(rotate(queries, self._rotation), rotate(keys, self._rotation), values)
+        queries, keys, values = self._split_heads(attention_in @ p[f"{layer}.qkv"].T, len(turned.cosine))
+        mixed, attention = attend(rotate(queries, turned), rotate(keys, turned), values)
         attention_out = self._join_heads(mixed)
         x = x + attention_out @ p[f"{layer}.out"].T
         ffn_in, ffn_norm = norm(x, p[f"{layer}.ffn_norm"])
@@ -188,13 +195,15 @@ class Llama:
         )
         return by_x + through
 
-    def _attention_backward(self, layer: int, by_x: Array, cache: _LayerCache, grads: Parameters) -> Array:
+    def _attention_backward(
+        self, layer: int, by_x: Array, cache: _LayerCache, turned: Rotation, grads: Parameters
+    ) -> Array:
         p = self.parameters
         grads[f"{layer}.out"] = by_x.T @ cache.attention_out
         conversations, _, positions, _ = cache.attention.queries.shape
         by_mixed = (by_x @ p[f"{layer}.out"]).reshape(conversations, positions, self.shape.heads, -1).swapaxes(1, 2)
         by_queries, by_keys, by_values = attend_backward(by_mixed, cache.attention)
-        by_queries, by_keys = rotate_backward(by_queries, self._rotation), rotate_backward(by_keys, self._rotation)
+        by_queries, by_keys = rotate_backward(by_queries, turned), rotate_backward(by_keys, turned)
         by_qkv = np.concatenate([self._join_heads(part) for part in (by_queries, by_keys, by_values)], axis=1)
         grads[f"{layer}.qkv"] = by_qkv.T @ cache.attention_in
         through, grads[f"{layer}.attention_norm"] = norm_backward(

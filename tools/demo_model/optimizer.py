@@ -12,7 +12,7 @@ from .model import Parameters
 class Schedule:
     """The learning rate over the run: a short warm-up, level, then a straight line down to `floor` times the peak."""
 
-    peak: float = 4e-3
+    peak: float = 3e-3
     warmup: float = 0.02
     level_until: float = 0.4
     floor: float = 0.01

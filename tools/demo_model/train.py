@@ -20,32 +20,46 @@ LOSS_MEMORY = 0.95
 
 @dataclass(frozen=True, slots=True)
 class TrainingSettings:
-    """What a run needs to know. The budget is counted in tokens, not in time, so that a run can be repeated."""
+    """What a run needs to know. The budget is counted in tokens, not in time, so that a run can be repeated.
 
-    tokens: int = 3_000_000
-    batch_tokens: int = 2048
+    `longest_chat` (tokens) is where conversations are cut; above the shape's context: ValueError.
+    """
+
+    tokens: int = 3_500_000
+    batch_tokens: int = 1024
+    longest_chat: int = 1024
     seed: int = 0
     shape: Shape = field(default_factory=Shape)
     schedule: Schedule = field(default_factory=Schedule)
 
+    def __post_init__(self) -> None:
+        if self.longest_chat > self.shape.context:
+            raise ValueError(f"longest_chat {self.longest_chat} exceeds the context {self.shape.context}: lower it")
+
 
 def train(corpus: Path, model_path: Path, tokenizer_path: Path, settings: TrainingSettings) -> Llama:
     """Train on a corpus file, write tokenizer and model, and return the model."""
-    data = _prepare(corpus, tokenizer_path, settings.shape)
+    data = _prepare(corpus, tokenizer_path, settings)
     model = Llama.random(settings.shape, settings.seed)
     report("model", parameters=sum(value.size for value in model.parameters.values()))
-    _run(model, endless_batches(data, settings.batch_tokens, settings.seed), settings)
+    batches = endless_batches(data, settings.batch_tokens, settings.shape.context, settings.seed)
+    _run(model, batches, settings)
     model.save(model_path)
     return model
 
 
-def _prepare(corpus: Path, tokenizer_path: Path, shape: Shape) -> list[Encoded]:
+def _prepare(corpus: Path, tokenizer_path: Path, settings: TrainingSettings) -> list[Encoded]:
     chats = read_corpus(corpus)
     texts = (text for chat in chats for message in chat for text in (f"{message['role']}\n", message["content"]))
-    tokenizer = train_tokenizer(texts, shape.vocabulary)
+    tokenizer = train_tokenizer(texts, settings.shape.vocabulary)
     tokenizer.save(str(tokenizer_path))
-    data = encode_chats(tokenizer, chats, shape.context)
-    report("corpus", conversations=len(data), tokens=sum(len(item.ids) for item in data), vocabulary=shape.vocabulary)
+    data = encode_chats(tokenizer, chats, settings.longest_chat)
+    report(
+        "corpus",
+        conversations=len(data),
+        tokens=sum(len(item.ids) for item in data),
+        vocabulary=settings.shape.vocabulary,
+    )
     return data
 
 
