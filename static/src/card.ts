@@ -7,7 +7,7 @@ import { uptimeSeconds } from "./llama_status";
 import { LogTail } from "./logs";
 import { Timeline } from "./timeline";
 import type { LlamaModel, LlamaServiceStatus } from "./types";
-import { type Action, ACTIONS, actionRules, headlineOf, toneOf } from "./words";
+import { type Action, ACTIONS, actionRules, hasProcess, headlineOf, toneOf } from "./words";
 
 const ASKED_WORDS: Record<Action, string> = { start: "Starting…", stop: "Stopping…", restart: "Restarting…" };
 
@@ -48,7 +48,7 @@ export class InstanceCard {
     setText(headline, headlineOf(this.status, now));
     // The badge says the bare state already.
     headline.hidden = this.status.headline === this.status.status;
-    if (this.status.startedAt) this.setFact("uptime", formatDuration(uptimeSeconds(this.status, now)));
+    if (this.status.startedAt && hasProcess(this.status.status)) this.setFact("uptime", formatDuration(uptimeSeconds(this.status, now)));
     this.timeline.tick(now);
   }
 
@@ -133,9 +133,9 @@ export class InstanceCard {
 
   private renderFacts(): void {
     const { status, engine, pid, retries, maxRetries, lastCrash, address, startedAt } = this.status;
-    if (!startedAt) this.setFact("uptime", null);
+    if (!startedAt || !hasProcess(status)) this.setFact("uptime", null);
     this.setFact("engine", engine);
-    this.setFact("pid", pid === null ? null : String(pid));
+    this.setFact("pid", pid !== null && hasProcess(status) ? String(pid) : null);
     this.setFact("retries", `${retries} of ${maxRetries}`);
     this.setFact("lastCrash", status === "ready" ? lastCrash : null);
     this.setFact("address", address);

@@ -107,20 +107,20 @@ export class AnswerRun {
     const reader = new AnswerReader(() => performance.now());
     this.answer.status = "streaming";
     this.answer.note = null;
-    await readAnswer(body, reader, this.aborter.signal, () => this.take(reader));
+    const isWhole = await readAnswer(body, reader, this.aborter.signal, () => this.take(reader));
     this.take(reader);
     if (reader.isComplete) {
       this.answer.reachedLimit = reader.finishReason === "length";
       this.end("done", null);
     } else if (this.aborter.signal.aborted) this.end("stopped", null);
-    else this.end("cut", reader.failure ?? this.guessWhy());
+    else this.end("cut", reader.failure ?? this.guessWhy(isWhole));
   }
 
   /** No reason came in the stream. When the server crashed, its last words are the reason. */
-  private guessWhy(): string {
+  private guessWhy(isWhole: boolean): string {
     const instance = this.readiness.instance();
     if (instance?.lastError) return `the server crashed: ${instance.lastError}`;
-    return navigator.onLine ? UNFINISHED : LOST;
+    return isWhole ? UNFINISHED : LOST;
   }
 
   private take({ text, reasoning, tokens, tokensPerSecond }: AnswerReader): void {

@@ -11,6 +11,8 @@ interface Chunk extends ErrorBody {
   timings?: { predicted_n?: number; predicted_per_second?: number };
 }
 
+/** Pieces that come in one burst tell nothing about the rate. */
+const MEASURABLE_SECONDS = 0.2;
 const MALFORMED = "the server sent something that is no JSON";
 
 /**
@@ -41,7 +43,7 @@ export class AnswerReader {
   get tokensPerSecond(): number | null {
     if (this.statedRate !== null) return this.statedRate;
     const seconds = (this.lastAt - this.firstAt) / 1000;
-    return this.pieces > 1 && seconds > 0 ? (this.pieces - 1) / seconds : null;
+    return seconds >= MEASURABLE_SECONDS ? (this.pieces - 1) / seconds : null;
   }
 
   /** Take the data of one event in; false when nothing after it matters. */
@@ -102,21 +104,22 @@ export async function openStream({ model, messages, sampling }: ChatRequest, sig
   return response.body;
 }
 
-/** Read to the end, calling `onPiece` after each event. A connection that breaks leaves `isComplete` false and does not reject. */
+/** Read to the end, calling `onPiece` after each event. False when the connection broke; that is no rejection. */
 export async function readAnswer(
   body: ReadableStream<Uint8Array>,
   reader: AnswerReader,
   signal: AbortSignal,
   onPiece: () => void,
-): Promise<void> {
+): Promise<boolean> {
   try {
     for await (const { data } of readSse(body)) {
       const goesOn = reader.take(data);
       onPiece();
-      if (!goesOn) return;
+      if (!goesOn) break;
     }
+    return true;
   } catch (error) {
-    if (signal.aborted) return;
-    if (!(error instanceof TypeError)) throw error;
+    if (!signal.aborted && !(error instanceof TypeError)) throw error;
+    return false;
   }
 }

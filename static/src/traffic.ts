@@ -49,7 +49,8 @@ function metricTexts(data: MetricsData): Record<string, string> {
     tokensPerSecond: formatDecimal(data.tokensPerSecond),
     requestsActive: queued > 0 ? `${active} + ${formatInteger(queued)} queued` : active,
     totalRequests: formatInteger(data.totalRequests),
-    avgResponseTime: data.avgResponseTime === null ? "–" : milliseconds(data.avgResponseTime),
+    // Nothing was answered within the minute.
+    avgResponseTime: data.avgResponseTime ? milliseconds(data.avgResponseTime) : "–",
     memoryUsage: formatBytes(data.memoryUsage),
     cpuUsage: `${formatDecimal(data.cpuUsage)} %`,
   };

@@ -112,5 +112,28 @@ function movingTitle(moving: readonly LlamaServiceStatus[]): string {
 
 /** Why `status` cannot answer now, in a few words that stay true while time passes; empty when it can. */
 export function whyNotReady(status: LlamaServiceStatus): string {
-  return status.status === "ready" ? "" : `${status.instance} is ${status.headline}`;
+  const { instance, headline } = status;
+  const more = headline.replace(/^\w+/, "");
+  switch (status.status) {
+    case "ready":
+      return "";
+    case "initial":
+      return `${instance} is not running${more}`;
+    case "crashed":
+      return `${instance} ${headline}`;
+    case "error":
+      return `${instance} cannot run${more}`;
+    default:
+      return `${instance} is ${headline}`;
+  }
+}
+
+/** Whether `state` passes by itself, so that waiting helps. */
+export function passesByItself(state: LlamaServiceState): boolean {
+  return state === "starting" || state === "crashed";
+}
+
+/** Whether a process of the instance exists in `state`; in the others its figures are those of the last one. */
+export function hasProcess(state: LlamaServiceState): boolean {
+  return state === "starting" || state === "ready" || state === "stopping";
 }

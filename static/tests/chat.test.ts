@@ -58,7 +58,7 @@ test("a body that breaks leaves the answer incomplete", async () => {
     },
   });
   const reader = new AnswerReader(() => 0);
-  await readAnswer(body, reader, new AbortController().signal, () => undefined);
+  assert.equal(await readAnswer(body, reader, new AbortController().signal, () => undefined), false);
   assert.equal(reader.text, "par");
   assert.equal(reader.isComplete, false);
 });

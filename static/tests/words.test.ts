@@ -55,7 +55,10 @@ test("colours by state", () => {
 
 test("why it is not ready holds no figure that ages", () => {
   assert.equal(whyNotReady(statusOf()), "");
-  assert.equal(whyNotReady(crashed), "demo is crashed — killed by signal 9 — retry 1/5");
+  assert.equal(whyNotReady(crashed), "demo crashed — killed by signal 9 — retry 1/5");
+  assert.equal(whyNotReady(statusOf({ status: "error", headline: "error — no such binary" })), "demo cannot run — no such binary");
+  assert.equal(whyNotReady(statusOf({ status: "initial" })), "demo is not running");
+  assert.equal(whyNotReady(statusOf({ status: "starting", headline: "starting — loading, 43%" })), "demo is starting — loading, 43%");
 });
 
 test("a history keeps one entry for each stay in a state, with its begin and its last words", () => {

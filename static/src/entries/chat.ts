@@ -10,7 +10,7 @@ import { ConnectionIndicator } from "../connection";
 import { announce, el, must, part, setAttribute, setText } from "../dom";
 import { useLlamaStatus as store } from "../llama_status";
 import { instanceFor, modelOptions } from "../models";
-import { actionRules, headlineOf, toneOf, whyNotReady } from "../words";
+import { actionRules, headlineOf, passesByItself, toneOf, whyNotReady } from "../words";
 import type { LlamaServiceStatus } from "../types";
 
 const TICK_MILLISECONDS = 250;
@@ -76,7 +76,7 @@ class ChatPage {
     const { enabled, title } = actionRules(instance).start;
     start.hidden = !enabled;
     start.title = title;
-    this.composer.setHint(instance.status === "ready" ? "" : `${whyNotReady(instance)}. Your message is sent when it is ready.`);
+    this.composer.setHint(hintFor(instance));
   };
 
   private tell({ instance, status, headline }: LlamaServiceStatus): void {
@@ -229,6 +229,12 @@ class ChatPage {
     const known = options.some(({ value }) => value === chosen) ? chosen : instanceFor(chosen, instances, null)?.instance;
     this.select.value = known ?? store.getFleet().defaultName ?? options[0]?.value ?? "";
   }
+}
+
+function hintFor(instance: LlamaServiceStatus): string {
+  if (instance.status === "ready") return "";
+  const then = passesByItself(instance.status) ? "Your message is sent when it is ready." : "Start it, and your message is sent when it is ready.";
+  return `${whyNotReady(instance)}. ${then}`;
 }
 
 function wantedModel(fallback: string): string {

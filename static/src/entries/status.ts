@@ -3,13 +3,15 @@
 import { InstanceCard } from "../card";
 import { ConnectionIndicator } from "../connection";
 import { bootstrapData, must, part, setAttribute, setIcon, setText } from "../dom";
-import { type Connection, type Picture, useLlamaStatus as store } from "../llama_status";
+import { type Connection, type FleetSnapshot, type Picture, useLlamaStatus as store } from "../llama_status";
 import { Traffic } from "../traffic";
 import type { LlamaServiceStatus, MetricsEvent } from "../types";
-import { summarise, type Tone } from "../words";
+import { summarise, type Summary, type Tone } from "../words";
 
 const TICK_MILLISECONDS = 250;
-const SUMMARY_ICONS: Record<Tone, string> = { good: "check", busy: "pulse", warn: "pulse", bad: "alert" };
+const SUMMARY_ICONS: Record<Tone, string> = { good: "check", busy: "pulse", warn: "alert", bad: "alert" };
+
+const OFFLINE: Summary = { tone: "warn", title: "No connection to Llamavisor", detail: "What follows is the last known state." };
 
 class StatusPage {
   private readonly cards = new Map<string, InstanceCard>();
@@ -20,7 +22,7 @@ class StatusPage {
   readonly render = (): void => {
     const fleet = store.getFleet();
     this.syncCards(fleet.instances);
-    this.renderSummary(fleet.instances);
+    this.renderSummary(fleet);
     part(document, "empty").hidden = fleet.instances.length > 0;
     part(document, "traffic").hidden = fleet.instances.length === 0;
     if (fleet.connection === "live" && this.lastConnection !== "live") this.reloadHistories();
@@ -64,8 +66,10 @@ class StatusPage {
     return root;
   }
 
-  private renderSummary(instances: readonly LlamaServiceStatus[]): void {
-    const { tone, title, detail } = summarise(instances);
+  private renderSummary({ instances, connection }: FleetSnapshot): void {
+    const isOffline = connection === "offline";
+    const { tone, title, detail } = isOffline ? OFFLINE : summarise(instances);
+    this.list.classList.toggle("last-known", isOffline);
     const root = part(document, "summary");
     setAttribute(root, "data-tone", tone);
     setText(part(root, "summary-title"), title);
