@@ -1,0 +1,53 @@
+"""Figures as people read them, and text that cannot harm a terminal."""
+
+import pytest
+
+from supervisor.cli.formatting import duration, quantity, size
+from supervisor.cli.output import printable
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-3, "0 s"),
+        (0.9, "0 s"),
+        (59.9, "59 s"),
+        (60, "1 min 00 s"),
+        (3_599, "59 min 59 s"),
+        (7_620, "2 h 07 min"),
+        (90_000, "1 d 01 h"),
+    ],
+)
+def test_duration(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1_000, "1.0 kB"),
+        (999_960, "1.0 MB"),
+        (4_700_000_000, "4.7 GB"),
+        (3e15, "3000.0 TB"),
+    ],
+)
+def test_size(count: float, words: str) -> None:
+    assert size(count) == words
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(None, "–"), (0, "0"), (950, "950"), (984_192, "984.2K"), (8_030_261_248, "8.0B")]
+)
+def test_quantity(count: float | None, words: str) -> None:
+    assert quantity(count) == words
+
+
+@pytest.mark.parametrize("text", ["plain", "two\nlines\tand a tab", "naïve – 中文", "👩‍🚀 ❤️", "1\u202f000\u00a0€"])
+def test_ordinary_text_stays(text: str) -> None:
+    assert printable(text) == text
+
+
+def test_what_could_rewrite_the_terminal_is_spelt_out() -> None:
+    assert printable("\x1b[2Ja\rb\x07\u202ec\x9bd\U000e0041") == "\\x1b[2Ja\\x0db\\x07\\u202ec\\x9bd\\U000e0041"
