@@ -1,10 +1,15 @@
 """What real processes say, and what it costs them (rows 34 to 37)."""
 
+import os
 import sys
 import time
 
 from supervisor.process.lines import LINE_BYTES_MAX
 from tests.fixtures.nursery import GENEROUS_SECONDS, MISBEHAVING, Nursery, finished, until
+
+
+def wait_for_zombie(pid: int) -> None:
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
 async def test_a_flood_is_dropped_with_a_count_and_the_disk_has_a_cap(nursery: Nursery) -> None:
@@ -29,6 +34,16 @@ async def test_a_flood_does_not_block_the_child(nursery: Nursery) -> None:
     assert (await finished(child.exited)).code == 0
     assert nursery.lines()[-1] == "written"
     assert nursery.output.dropped_bytes > 10_000_000
+
+
+async def test_last_words_are_had_before_the_exit_is_reported(nursery: Nursery) -> None:
+    """More than one read of them is in the pipe when both the words and the end become known in the same turn of the loop."""
+    code = "import os, sys\nos.write(2, (b'x' * 99 + b'\\n') * 9000)\nos.write(2, b'the last words\\n')"
+    child = nursery.python(code)
+    # The loop stands still meanwhile: the child must fit its 900 kB into the pipe.
+    wait_for_zombie(child.pid)
+    await finished(child.exited)
+    assert nursery.tails[0][-1] == "the last words"
 
 
 async def test_a_child_nobody_listens_to_is_not_blocked(nursery: Nursery) -> None:

@@ -42,6 +42,28 @@ async def shown(nursery: Nursery, spawn: Callable[[str], object]) -> dict[str, o
     return shown
 
 
+WITHOUT_STANDARD = """
+import asyncio, os, sys
+from pathlib import Path
+from tests.fixtures.nursery import Nursery, until
+async def main():
+    nursery = Nursery(Path(sys.argv[1]))
+    report = os.fdopen(os.dup(1), "w")
+    for descriptor in (0, 1, 2):
+        os.close(descriptor)
+    nursery.spawn("sh", "-c", "cat; echo out; echo err >&2" if sys.argv[2] == "survive" else "echo out; echo err >&2",
+                  survive=sys.argv[2] == "survive")
+    def both():
+        nursery.output.poll_file()
+        return {"out", "err"} <= set(nursery.lines())
+    await until(both, "both lines")
+    report.write("report " + " ".join(f"{line.stream}={line.message}" for line in nursery.output.tail(9)) + "\\n")
+    report.flush()
+    await nursery.close()
+asyncio.run(main())
+"""
+
+
 def wait_for_zombie(pid: int) -> None:
     """Until a child has ended; raises ChildProcessError when its zombie is gone."""
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
@@ -126,29 +148,14 @@ class TestInheritance:
         spec = LaunchSpec("x", Address(socket_path=Path("/run/x.sock")))
         assert child_environment(spec, nursery.tags)["LLAMAVISOR_ADDRESS"] == "unix:/run/x.sock"
 
-    async def test_standard_descriptors_may_be_closed_in_us(self, nursery: Nursery) -> None:
-        """A daemon may have closed 0 to 2; a pipe then has one of these numbers."""
-        code = """
-import asyncio, os, sys
-from pathlib import Path
-from tests.fixtures.nursery import Nursery
-async def main():
-    nursery = Nursery(Path(sys.argv[1]))
-    report = os.fdopen(os.dup(1), "w")
-    for descriptor in (0, 1, 2):
-        os.close(descriptor)
-    nursery.spawn("sh", "-c", "echo out; echo err >&2")
-    await nursery.said("out")
-    await nursery.said("err")
-    report.write(",".join(f"{line.stream}={line.message}" for line in nursery.output.tail(9)) + "\\n")
-    report.flush()
-    await nursery.close()
-asyncio.run(main())
-"""
-        nursery.spawn(sys.executable, "-c", code, str(nursery.folder), working_directory=Path.cwd())
-        await until(lambda: any("out" in line for line in nursery.lines()), "the report")
-        assert "stdout=out" in nursery.lines()[-1]
-        assert "stderr=err" in nursery.lines()[-1]
+    @pytest.mark.parametrize("policy", ["pipes", "survive"])
+    async def test_standard_descriptors_may_be_closed_in_us(self, nursery: Nursery, policy: str) -> None:
+        """A daemon may have closed 0 to 2; what is opened for the child then has one of these numbers."""
+        arguments = (str(nursery.folder / "inner"), policy)
+        nursery.spawn(sys.executable, "-c", WITHOUT_STANDARD, *arguments, working_directory=Path.cwd())
+        await nursery.said("report")
+        streams = ("stdout", "stderr") if policy == "pipes" else ("stdout", "stdout")
+        assert set(nursery.lines()[-1].split()[1:]) == {f"{streams[0]}=out", f"{streams[1]}=err"}
 
 
 class TestExit:

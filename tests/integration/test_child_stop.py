@@ -165,6 +165,22 @@ while True:
     assert nursery.found() == []
 
 
+class Shortsighted(Family):
+    """A search that a process slips through by forking and exiting all the time."""
+
+    def survey(self, *, thorough: bool) -> list[Identity]:
+        return []
+
+
+async def test_a_kill_of_the_group_is_the_last_word_even_if_nothing_was_found(nursery: Nursery) -> None:
+    child = nursery.misbehaving("--fork-grandchild", "--ignore-term", "--grandchild-ignores-term")
+    await nursery.port()
+    members = posix.group_members(child.pid)
+    assert len(members) == 2
+    assert await StopLadder(Shortsighted(child.identity), signal.SIGTERM).climb(0)
+    await until(lambda: not any(member.is_alive() for member in members), "the end of the group")
+
+
 async def test_stopping_twice_and_after_the_end_is_fine(nursery: Nursery) -> None:
     child = nursery.spawn("true")
     await finished(child.exited)

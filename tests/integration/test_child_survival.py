@@ -185,23 +185,19 @@ class TestForeign:
         assert posix.listening_owner(server_address(port)) == server.pid
 
     async def test_asked_to_end_it_and_its_children_end_but_not_its_group(self, nursery: Nursery) -> None:
-        """A server started from a shell shares its group with whatever else runs there."""
-        shell = nursery.spawn(
-            "sh",
-            "-c",
-            f"sleep 1000 & {sys.executable} {MISBEHAVING} --fork-grandchild --ignore-term & wait; exec sleep 1000",
+        """A server started from a shell shares its group with whatever else runs there, even as its leader."""
+        server = nursery.spawn(
+            "sh", "-c", f"(sleep 1000 &); exec {sys.executable} {MISBEHAVING} --fork-grandchild --ignore-term"
         )
         port = await nursery.port()
-        owner = posix.listening_owner(server_address(port))
-        assert owner is not None
-        foreign = attach_foreign(owner)
+        foreign = attach_foreign(server.pid)
         assert foreign.owns(server_address(port))
         assert len(foreign.pids()) == 2
+        assert len(server.pids()) == 3
         assert await foreign.terminate(0.1)
         assert foreign.pids() == []
         foreign.close()
-        assert shell.identity.is_alive()
-        assert len(shell.pids()) == 2, "the shell and its sleeper"
+        assert len(server.pids()) == 1, "the sleeper in its group"
 
     async def test_one_that_is_gone_has_ended(self) -> None:
         foreign = attach_foreign(NOBODY)

@@ -181,10 +181,12 @@ class TestSockets:
         assert posix.listening_owner(Address(port=port)) is None
         assert posix.listening_owner(Address(socket_path=Path("/nonexistent/x.sock"))) is None
 
-    def test_a_socket_that_only_is_bound_is_nobodys(self) -> None:
-        with socket.socket() as bound:
-            bound.bind(("127.0.0.1", 0))
-            assert posix.listening_owner(Address(port=bound.getsockname()[1])) is None
+    def test_who_only_is_connected_from_a_port_does_not_listen_on_it(self) -> None:
+        with (
+            socket.create_server(("127.0.0.1", 0)) as listener,
+            socket.create_connection(listener.getsockname()) as client,
+        ):
+            assert posix.listening_owner(Address(port=client.getsockname()[1])) is None
 
 
 class TestUsage:
