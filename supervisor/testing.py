@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from supervisor.process.lifecycle import Gone, Message, Stuck
+from supervisor.process.messages import Gone, Message, Stuck
 from supervisor.process.states import Cause, Reason
 
 

@@ -94,7 +94,8 @@ def build_parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_server_flags(parser.add_argument_group("where and for whom"))
-    add_model_flags(parser.add_argument_group("model and memory"))
+    add_model_flags(parser.add_argument_group("model and cache"))
+    add_hardware_flags(parser.add_argument_group("hardware"))
     add_sampling_flags(parser.add_argument_group("sampling, where a request does not say"))
     return parser
 
@@ -141,7 +142,7 @@ def add_server_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def add_model_flags(group: argparse._ArgumentGroup) -> None:
-    """The model, its context, its slots, the hardware."""
+    """The model, its context, its slots, its cache."""
     add, count = group.add_argument, at_least(1)
     add("-m", "--model", required=True, metavar="FILE", help="GGUF file")
     add(
@@ -162,6 +163,27 @@ def add_model_flags(group: argparse._ArgumentGroup) -> None:
     )
     add("-b", "--batch-size", type=count, metavar="TOKENS", help="prompt tokens a step, logical (default: 2048)")
     add("-ub", "--ubatch-size", type=count, metavar="TOKENS", help="prompt tokens a step, physical (default: 512)")
+    add(
+        "-ctk",
+        "--cache-type-k",
+        choices=CACHE_TYPES,
+        default="f16",
+        metavar="TYPE",
+        help=f"keys of the cache: {', '.join(CACHE_TYPES)}",
+    )
+    add(
+        "-ctv",
+        "--cache-type-v",
+        choices=CACHE_TYPES,
+        default="f16",
+        metavar="TYPE",
+        help="values of the cache: the same",
+    )
+
+
+def add_hardware_flags(group: argparse._ArgumentGroup) -> None:
+    """Threads, GPU, memory."""
+    add = group.add_argument
     add(
         "-t",
         "--threads",
@@ -196,22 +218,6 @@ def add_model_flags(group: argparse._ArgumentGroup) -> None:
         default="auto",
         metavar="on|off|auto",
         help="flash attention (default: auto)",
-    )
-    add(
-        "-ctk",
-        "--cache-type-k",
-        choices=CACHE_TYPES,
-        default="f16",
-        metavar="TYPE",
-        help=f"keys of the cache: {', '.join(CACHE_TYPES)}",
-    )
-    add(
-        "-ctv",
-        "--cache-type-v",
-        choices=CACHE_TYPES,
-        default="f16",
-        metavar="TYPE",
-        help="values of the cache: the same",
     )
     add("--mlock", action="store_true", help="keep the model in memory, never swapped out")
     add("--mmap", action=argparse.BooleanOptionalAction, default=True, help="map the file instead of reading it")

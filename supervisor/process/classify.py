@@ -74,7 +74,7 @@ def classify_exit(
     killed in our control group meanwhile. A fault of the model or the flags is permanent only before the server was ready: afterwards they
     have been proven good.
     """
-    ending = str(exit) if was_ready else f"{str(exit)} while loading"
+    ending = str(exit) if was_ready else f"{exit!s} while loading"
     if oom_kill and exit.signal == 9:
         remedy = "The kernel killed it for want of memory: use a smaller model or context, or give the machine more."
         return Cause(Reason.OOM, f"{ending}: out of memory", remedy=remedy, exit=exit, output_tail=tail)

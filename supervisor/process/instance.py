@@ -16,9 +16,10 @@ from typing import Any
 from supervisor.clock import Clock, Timer
 from supervisor.errors import LlamavisorError, NotAvailableError
 from supervisor.launch import Address
-from supervisor.process import lifecycle as life
+from supervisor.process import messages as life
 from supervisor.process.figures import Figures
-from supervisor.process.lifecycle import Lifecycle, Message
+from supervisor.process.lifecycle import Lifecycle
+from supervisor.process.messages import Message
 from supervisor.process.observe import Traffic
 from supervisor.process.output import OutputCapture
 from supervisor.process.snapshot import MILLISECONDS, InstanceSnapshot

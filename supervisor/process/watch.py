@@ -18,7 +18,7 @@ from supervisor.process import posix
 from supervisor.process.child import CannotSpawnError, ProcessHandle, Tags, attach_foreign, reattach, spawn
 from supervisor.process.classify import classify_exit
 from supervisor.process.figures import Figures
-from supervisor.process.lifecycle import Answered, CannotStart, Exited, Failed, Gone, Message, Stuck
+from supervisor.process.messages import Answered, CannotStart, Exited, Failed, Gone, Message, Stuck
 from supervisor.process.observe import GivenUp, Observer, Subject, Traffic, taken
 from supervisor.process.output import OutputCapture
 from supervisor.process.probe import Prober

@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from supervisor.errors import StateConflictError
 from supervisor.process.figures import Figures
 from supervisor.process.instance import Instance, Profile
-from supervisor.process.lifecycle import Answered, CannotStart, Exited, Failed
+from supervisor.process.messages import Answered, CannotStart, Exited, Failed
 from supervisor.process.snapshot import InstanceSnapshot
 from supervisor.process.states import Cause, ExitStatus, Reason, State
 from supervisor.testing import FakeClock, FakeWatch

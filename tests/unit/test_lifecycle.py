@@ -7,7 +7,7 @@ import random
 import pytest
 
 from supervisor.errors import StateConflictError
-from supervisor.process import lifecycle as life
+from supervisor.process import messages as life
 from supervisor.process.lifecycle import Lifecycle
 from supervisor.process.machine import TABLE, StateMachine, Trigger, mermaid_diagram
 from supervisor.process.retry import RetryPolicy
