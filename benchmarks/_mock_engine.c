@@ -3,7 +3,7 @@
  *   mock_engine BIRTHS ADDRESS CHUNKS INTERVAL_US
  *
  * It appends "PID NANOSECONDS\n" (CLOCK_MONOTONIC) to the file BIRTHS as its first act, listens at ADDRESS (a port of 127.0.0.1, or the path
- * of a Unix socket), answers every GET with its process id, and every POST as a chat completion: a stream of CHUNKS events, one each
+ * of a Unix socket), answers GET with its process id (/v1/models with a list), and every POST as a chat completion: a stream of CHUNKS events, one each
  * INTERVAL_US (0: as fast as they can be written), when the body asks for one. It ends with its parent.
  */
 #include <errno.h>
@@ -40,6 +40,7 @@ static const char *ANSWER =
 static const char *EVENT =
     "data: {\"choices\":[{\"finish_reason\":null,\"index\":0,\"delta\":{\"content\":\" token\"}}],\"created\":1763658000,"
     "\"id\":\"chatcmpl-4sB1c0uXyqkW2sVQyPRu0VYXJ7h2bBBB\",\"model\":\"mock\",\"object\":\"chat.completion.chunk\"}\n\n";
+static const char *MODELS = "{\"object\":\"list\",\"data\":[{\"id\":\"mock\",\"object\":\"model\"}]}";
 static const char *LAST_EVENTS =
     "data: {\"choices\":[{\"finish_reason\":\"length\",\"index\":0,\"delta\":{}}],\"created\":1763658000,"
     "\"id\":\"chatcmpl-4sB1c0uXyqkW2sVQyPRu0VYXJ7h2bBBB\",\"model\":\"mock\",\"object\":\"chat.completion.chunk\"}\n\ndata: [DONE]\n\n";
@@ -140,7 +141,9 @@ static int start_stream(int number) {
 static int answer(int number, const char *body) {
     Connection *connection = connections[number];
     char pid[32];
-    if (strncmp(connection->buffer, "GET ", 4) == 0) {
+    if (strncmp(connection->buffer, "GET /v1/models ", 15) == 0) {
+        send_body(connection->fd, MODELS);
+    } else if (strncmp(connection->buffer, "GET ", 4) == 0) {
         snprintf(pid, sizeof pid, "%d", (int)getpid());
         send_body(connection->fd, pid);
     } else if (strstr(body, "\"stream\":true") || strstr(body, "\"stream\": true")) {
