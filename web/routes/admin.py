@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 
 from aiohttp import web
 from aiohttp_sse import EventSourceResponse
@@ -159,12 +160,13 @@ async def reload(request: web.Request) -> web.Response:
     "/admin/shutdown",
     summary="Shut the server down",
     policy=Policy.ADMIN,
+    parameters=(Parameter("all", "Also stop the instances that are to survive the supervisor.", BOOLEAN),),
     responses={202: Reply("It begins once this answer is out.", ref("Done"))},
 )
 async def shutdown(request: web.Request) -> web.Response:
     """Drains, stops the instances, exits with 0."""
-    supervisor = request.app[SUPERVISOR]
+    supervisor, everything = request.app[SUPERVISOR], query_flag(request.query, "all")
     response = web.json_response({"status": "ok", "message": "Shutdown initiated"}, status=202)
     # After this turn of the loop the answer is written; before, the drain could cut it off.
-    asyncio.get_running_loop().call_soon(supervisor.request_shutdown)
+    asyncio.get_running_loop().call_soon(partial(supervisor.request_shutdown, stop_survivors=everything))
     return response
