@@ -22,6 +22,10 @@ _ERROR = re.compile(
 )
 _WARNING = re.compile(r"\bwarn(?:ing)?\b|^[\d.]+ W ", re.IGNORECASE)
 
+# Looked for first: a regular expression at every character of every line is most of what a flood would cost.
+_ERROR_HINTS = ("error", "fatal", "fail", "panic", "abort", "traceback", "exception", "terminate", " e ")
+_WARNING_HINTS = ("warn", " w ")
+
 
 class LogLine(NamedTuple):
     """One line of output.
@@ -100,6 +104,7 @@ def _spell(char: str) -> str:
 def guess_level(message: str) -> Level:
     """How bad a line sounds, from its first words."""
     head = message[:LEVEL_SEARCH_CHARACTERS]
-    if _ERROR.search(head):
+    folded = head.lower()
+    if any(hint in folded for hint in _ERROR_HINTS) and _ERROR.search(head):
         return "error"
-    return "warn" if _WARNING.search(head) else "info"
+    return "warn" if any(hint in folded for hint in _WARNING_HINTS) and _WARNING.search(head) else "info"

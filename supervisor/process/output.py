@@ -24,14 +24,16 @@ from supervisor.process.survivorlog import SurvivorLog
 __all__ = ["LineSubscription", "LogLine", "LogWriter", "OutputCapture", "Stream"]
 
 PIPE_BYTES = 1_048_576
-# One read a callback, so that a flood from one process leaves the loop to the others.
-READ_BYTES = 262_144
-BUDGET_BYTES = 262_144
+# One read a callback, so that a flood from one process leaves the loop to the others: little when its lines are taken in, much when dropped.
+READ_BYTES = 32_768
+DROP_BYTES = 262_144
+BUDGET_BYTES = 131_072
 BUDGET_WINDOW_SECONDS = 0.1
 LAST_WORDS_BYTES = 16_384
 DRAIN_BYTES_MAX = 4 * PIPE_BYTES
 RING_CHARACTERS_MAX = 4_194_304
 TAIL_LINES = 12
+STDERR_LINES = 200
 MILLISECONDS = 1_000
 PERCENT = 100
 
@@ -84,6 +86,8 @@ class OutputCapture:
         self._ring: deque[LogLine] = deque()
         self._ring_lines = ring_lines
         self._ring_characters = 0
+        # Apart from the ring: what stdout has to say at the end must not push the reason out.
+        self._errors: deque[str] = deque(maxlen=STDERR_LINES)
         self._newest_id = 0
         self._run_began_after = 0
         self._sources: dict[int, _Source] = {}
@@ -110,6 +114,7 @@ class OutputCapture:
             self._finish(source)
         self._survivor = None
         self._run_began_after = self._newest_id
+        self._errors.clear()
         self._load_pattern = re.compile(load_progress) if load_progress else None
         self.load_progress = None
 
@@ -127,10 +132,13 @@ class OutputCapture:
         return lines[-count:] if count > 0 else []
 
     def stderr_tail(self, count: int = TAIL_LINES) -> tuple[str, ...]:
-        """The last words of the present (or last) process: its stderr, or its stdout when stderr said nothing."""
-        run = [line for line in self._ring if line.id > self._run_began_after]
-        spoken = [line.message for line in run if line.stream == "stderr"] or [line.message for line in run]
-        return tuple(spoken[-count:])
+        """The last words of the present (or last) process, at most `STDERR_LINES`: its stderr, or its stdout when stderr said nothing."""
+        spoken = (
+            [line.message for line in self._ring if line.id > self._run_began_after]
+            if not self._errors
+            else self._errors
+        )
+        return tuple(spoken)[-count:]
 
     def subscribe(self) -> LineSubscription:
         """A new reader, from now on."""
@@ -177,9 +185,9 @@ class OutputCapture:
             self._window.cancel()
             self._end_window()
         for source in tuple(self._sources.values()):
-            for _ in range(DRAIN_BYTES_MAX // READ_BYTES):
-                if not self._on_readable(source):
-                    break
+            drained = 0
+            while drained < DRAIN_BYTES_MAX and (count := self._on_readable(source)):
+                drained += count
             self._report_loss(source)
             self._take_in(source.stream, source.assembler.flush())
         self.poll_file()
@@ -197,26 +205,27 @@ class OutputCapture:
         for subscription in tuple(self._subscriptions):
             subscription.close()
 
-    def _on_readable(self, source: _Source) -> bool:
-        """One read; False when there was nothing to read."""
+    def _on_readable(self, source: _Source) -> int:
+        """One read; the bytes that there were."""
+        over_budget = source.dropped_bytes > 0 or source.used_bytes >= BUDGET_BYTES
         try:
-            data = os.read(source.descriptor, READ_BYTES)
+            data = os.read(source.descriptor, DROP_BYTES if over_budget else READ_BYTES)
         except BlockingIOError:
-            return False
+            return 0
         except OSError:
             data = b""
         if not data:
             self._finish(source)
-            return False
+            return 0
         self.last_output_monotonic = self._clock.monotonic()
         if self._window is None:
             self._window = self._clock.call_later(BUDGET_WINDOW_SECONDS, self._end_window)
-        if source.dropped_bytes or source.used_bytes >= BUDGET_BYTES:
+        if over_budget:
             self._drop(source, data)
         else:
             source.used_bytes += len(data)
             self._take_in(source.stream, source.assembler.feed(data))
-        return True
+        return len(data)
 
     def _drop(self, source: _Source, data: bytes) -> None:
         source.dropped_bytes += len(data)
@@ -271,6 +280,8 @@ class OutputCapture:
 
     def _keep(self, line: LogLine) -> None:
         self._ring.append(line)
+        if line.stream == "stderr":
+            self._errors.append(line.message)
         self._ring_characters += len(line.message)
         while len(self._ring) > self._ring_lines or self._ring_characters > RING_CHARACTERS_MAX:
             self._ring_characters -= len(self._ring.popleft().message)

@@ -262,6 +262,27 @@ assert posix.become_subreaper(enable=False)
         status = await finished(child.exited)
         assert status.code == 0, nursery.lines()
 
+    async def test_a_swept_daemon_leaves_no_zombie(self, nursery: Nursery) -> None:
+        code = """
+import asyncio, sys
+from pathlib import Path
+from supervisor.process import posix, procfs
+from tests.fixtures.nursery import Nursery
+async def main():
+    assert posix.become_subreaper()
+    nursery = Nursery(Path(sys.argv[1]))
+    child = nursery.misbehaving("--daemon", "--fork-grandchild", "--ignore-term")
+    await nursery.port()
+    assert len(nursery.found()) == 3
+    assert await child.terminate(0.1)
+    assert procfs.children_of_ours() == []
+    await nursery.close()
+asyncio.run(main())
+"""
+        child = nursery.spawn(sys.executable, "-c", code, str(nursery.folder / "inner"), working_directory=Path.cwd())
+        status = await finished(child.exited)
+        assert status.code == 0, nursery.lines()
+
     def test_it_is_undone(self) -> None:
         assert posix.become_subreaper()
         assert posix.become_subreaper(enable=False)

@@ -111,6 +111,15 @@ async def test_the_tail_is_of_stderr_and_of_this_run_only(speaker: Speaker) -> N
     assert speaker.capture.stderr_tail() == ("only stdout",)
 
 
+async def test_the_reason_on_stderr_outlives_a_flood_on_stdout(speaker: Speaker) -> None:
+    out, err = speaker.pipe("stdout"), speaker.pipe("stderr")
+    os.write(err, b"out of memory\n")
+    await until(lambda: speaker.capture.stderr_tail(), "the reason")
+    os.write(out, b"chatter\n" * 5_000)
+    await until(lambda: len(speaker.capture.tail(200, "stdout")) == 100, "a ring full of chatter")
+    assert speaker.capture.stderr_tail() == ("out of memory",)
+
+
 async def test_a_new_run_closes_what_the_last_one_left_open(speaker: Speaker) -> None:
     out = speaker.pipe()
     speaker.capture.begin_run()
