@@ -15,6 +15,7 @@ from tests.fixtures.serve_process import (
     DEMO,
     GENEROUS_SECONDS,
     PROGRAM,
+    ROOT,
     ServeProcess,
     clean_environment,
     run_cli,
@@ -373,3 +374,63 @@ def test_something_else_at_the_address(tmp_path: Path) -> None:
     finally:
         stranger.kill()
         stranger.communicate()
+
+
+# -- Answers that break off
+
+
+def misbehaving(home: Path, *flags: str) -> ServeProcess:
+    """A server whose one engine misbehaves as the flags say."""
+    argv = [
+        sys.executable,
+        str(ROOT / "tests" / "fixtures" / "misbehaving.py"),
+        "--host",
+        "${HOST}",
+        "--port",
+        "${PORT}",
+        *flags,
+    ]
+    return ServeProcess(home, {"instances": {"demo": {"engine": {"kind": "command", "argv": argv}}}})
+
+
+@pytest.mark.parametrize("fault", ["kill", "error_event", "no_done", "reset"])
+def test_an_answer_that_is_cut_says_so(tmp_path: Path, fault: str) -> None:
+    server = misbehaving(tmp_path, "--stream-fault", fault)
+    try:
+        server.wait_ready()
+        done = server.cli("chat", "Tell me a story")
+        assert done.returncode == 1
+        assert done.stdout.strip()
+        assert "cut off here: " in done.stderr
+        server.wait_ready()
+        told = json.loads(server.cli("chat", "--json", "Tell me a story").stdout)
+        assert told["cut"]
+        assert told["content"]
+    finally:
+        server.close()
+
+
+def test_ctrl_c_stops_an_answer_and_a_second_term_ends_everything(tmp_path: Path) -> None:
+    server = misbehaving(tmp_path, "--token-interval-seconds", "0.2", "--token-count", "10000")
+    environment = clean_environment(tmp_path, LLAMAVISOR_DATA_DIR=str(server.data))
+    try:
+        server.wait_ready()
+        terminal = Terminal([*PROGRAM, "chat"], folder=tmp_path, environment=environment)
+        terminal.wait_for("you> ")
+        terminal.type("A long story\n")
+        wait_until(lambda: server.instance()["requestsActive"], "the request at the engine")
+        terminal.type("\x03")
+        terminal.wait_for("Stopped.")
+        wait_until(lambda: not server.instance()["requestsActive"], "the request given up")
+        terminal.type("Another\n")
+        wait_until(lambda: server.instance()["requestsActive"], "the request at the engine")
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: "Shutting down" in server.said, "the shutdown to begin")
+        assert server.process.poll() is None
+        assert server.end() == 130
+        terminal.wait_for("cut off here")
+        terminal.type("\x04")
+        assert terminal.wait_end() == 0
+        terminal.close()
+    finally:
+        server.close()
