@@ -33,6 +33,7 @@ EVENT_STREAM = "text/event-stream"
 JSON = "application/json"
 ANSWER_LIMIT_BYTES = 256 * 1024**2
 RETRY_AFTER = "Retry-After"
+STATUS_OPEN_SECONDS = 10.0
 # Engines whose server has one model, and answers whatever name the request gives it.
 ENGINES_OF_ANY_NAME = frozenset({"embedded", "llama-server"})
 
@@ -74,7 +75,7 @@ class Exchange:
         self._pulse.last_byte_at = self._clock.monotonic()
         check_refusal(self._upstream.instance, response.status)
         if response.status == HTTPStatus.OK and response.content_type == EVENT_STREAM:
-            return self._answered(response, await self._next(response, BEFORE), is_stream=True)
+            return self._answered(response, await self._begin(response), is_stream=True)
         return self._whole(response, await self._read(response))
 
     async def more(self) -> bytes:
@@ -107,6 +108,14 @@ class Exchange:
             raise silent(upstream.instance, when, self._silence.limit_seconds) from None
         except (aiohttp.ClientError, OSError) as error:
             raise await explain_loss(upstream.instance, upstream.generation, when, self._clock) from error
+
+    async def _begin(self, response: aiohttp.ClientResponse) -> bytes:
+        """What a stream begins with. Comments alone do not commit us yet: while the engine only pings, a failure still gets its true status."""
+        begun = self._clock.monotonic()
+        data = await self._next(response, BEFORE)
+        while not self._judge.has_spoken and self._clock.monotonic() - begun < STATUS_OPEN_SECONDS:
+            data += await self._next(response, BEFORE)
+        return data
 
     async def _next(self, response: aiohttp.ClientResponse, when: str) -> bytes:
         """The next whole events of a stream; nothing at its good end."""

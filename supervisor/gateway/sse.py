@@ -50,6 +50,11 @@ class StreamJudge:
         self._started = False
 
     @property
+    def has_spoken(self) -> bool:
+        """Something other than a comment came."""
+        return bool(self.events) or self.is_done or self.has_error
+
+    @property
     def is_success(self) -> bool:
         """Nothing is missing and nothing went wrong; to be asked at the end of the stream."""
         return self.is_done and not self.has_error and self.fault is None

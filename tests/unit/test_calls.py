@@ -1,0 +1,99 @@
+"""Requests that break the contract are refused with the name of the field; everything else is left alone."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from supervisor.errors import MalformedRequestError
+from supervisor.gateway.calls import CHAT, COMPLETIONS, EMBEDDINGS, Call, check
+
+USER = {"role": "user", "content": "hello"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("temperature", -0.1),
+        ("temperature", 2.01),
+        ("temperature", "hot"),
+        ("temperature", True),
+        ("temperature", 1e400),
+        ("top_p", 1.5),
+        ("top_p", -1),
+        ("top_k", 0),
+        ("top_k", 1.5),
+        ("max_tokens", 0),
+        ("max_tokens", -1),
+        ("max_tokens", [1]),
+        ("max_completion_tokens", 0),
+        ("repeat_penalty", -0.5),
+        ("repeat_penalty", 1e400),
+        ("stream", "yes"),
+        ("stream", 1),
+        ("model", 7),
+        ("model", ["a"]),
+        ("messages", None),
+        ("messages", []),
+        ("messages", "hello"),
+        ("messages[0]", ["hello"]),
+        ("messages[1].role", [USER, {"role": "robot"}]),
+        ("messages[0].role", [{"content": "x"}]),
+        ("messages[0].role", [{"role": {"name": "user"}}]),
+    ],
+)
+def test_the_field_at_fault_is_named(field: str, value: Any) -> None:
+    name = field.partition("[")[0]
+    with pytest.raises(MalformedRequestError) as refusal:
+        check(CHAT, {"messages": [USER], name: value})
+    assert refusal.value.param == field
+    assert refusal.value.message.startswith(f"`{field}` must be ")
+
+
+def test_an_unknown_role_is_named() -> None:
+    with pytest.raises(MalformedRequestError, match=r"not \"robot\"\.$"):
+        check(CHAT, {"messages": [{"role": "robot"}]})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"temperature": 0, "top_p": 0, "top_k": 1, "max_tokens": 1, "repeat_penalty": 0},
+        {"temperature": 2.0, "top_p": 1.0, "top_k": 40.0, "repeat_penalty": 10**400},
+        {"temperature": None, "max_tokens": None, "stream": None, "model": None},
+        {"tools": [{"anything": 1}], "lora": [], "min_p": -3, "unknown": {"deep": [1]}},
+        {"messages": [{"role": "tool", "content": [{"type": "text"}], "tool_call_id": "1"}, {"role": "developer"}]},
+    ],
+)
+def test_what_the_contract_does_not_forbid_is_the_engines_business(fields: dict[str, Any]) -> None:
+    check(CHAT, {"messages": [USER], **fields})
+
+
+def test_messages_are_for_chats_and_sampling_is_not_for_embeddings() -> None:
+    check(COMPLETIONS, {"prompt": "a"})
+    check(EMBEDDINGS, {"input": ["a"], "temperature": "whatever"})
+
+
+def call(body: bytes) -> Call:
+    """A chat with that body."""
+    return Call(CHAT, body, json.loads(body), {})
+
+
+def test_bytes_are_sent_on_as_they_came() -> None:
+    body = b'{ "model" : "demo",\n "seed": 1E2, "x": "\\u00e9", "stream": true }'
+    assert call(body).body_for(None) is body
+    assert call(body).body_for("demo") is body
+    assert call(b"{}").body_for("demo") == b"{}"
+    assert call(body).wants_stream
+    assert call(b'{"model": ""}').model is None
+
+
+def test_only_the_name_of_the_model_is_changed_for_an_engine_that_insists() -> None:
+    body = (
+        '{"messages": [{"role": "user", "content": "Grüße ☃"}], "model": "mine", "seed": 12345678901234567890}'.encode()
+    )
+    sent = json.loads(call(body).body_for("Qwen/Qwen3-8B"))
+    assert sent == {**json.loads(body), "model": "Qwen/Qwen3-8B"}
+    assert list(sent) == list(json.loads(body))
