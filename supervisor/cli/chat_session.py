@@ -91,7 +91,8 @@ class ChatSession:
         name, _, argument = text[1:].strip().partition(" ")
         command = self._commands.get(name)
         if command is None:
-            self._tell(f"There is no command /{printable(name)}; {remedy_for(name, self._commands)}")
+            known = [f"/{command}" for command in self._commands]
+            self._tell(f"There is no command /{printable(name)}; {remedy_for(f'/{name}', known)}")
             return
         command(argument.strip())
 

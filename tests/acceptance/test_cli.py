@@ -344,14 +344,16 @@ def test_what_cannot_be_served_is_said_without_a_traceback(
 
 
 def test_a_key_is_sent_and_asked_for(tmp_path: Path) -> None:
-    server = ServeProcess(tmp_path, {**DEMO, "server": {"api_key": "open-sesame"}})
+    server = ServeProcess(tmp_path, {**DEMO, "server": {"api_key": "open-sesame"}, "logging": {"format": "json"}})
     try:
-        server.wait_serving()
+        url = server.wait_serving()
         locked = server.cli("status")
         assert locked.returncode == 1
         assert "LLAMAVISOR_API_KEY" in locked.stderr
         assert server.cli("status", LLAMAVISOR_API_KEY="open-sesame").returncode == 0
         assert "open-sesame" not in server.said
+        # Logs for programs: the banner is a line among them.
+        assert f"Llamavisor is at {url}" in [json.loads(line)["message"] for line in server.said.splitlines()]
     finally:
         server.close()
 

@@ -229,7 +229,7 @@ def test_commands(asked: list[dict[str, Any]], capsys: pytest.CaptureFixture[str
         "Models: demo, other",
         "did you mean `other`?",
         "Nothing was asked",
-        "did you mean `system`?",
+        "did you mean `/system`?",
     ):
         assert words in said
 
