@@ -97,6 +97,13 @@ class SteadySocket(engineio.async_socket.AsyncSocket):  # type: ignore[misc]
                 self.queue.put_nowait(None)
         return packets
 
+    async def close(self, wait: bool = True, abort: bool = False, reason: str | None = None) -> None:
+        """End the session; who waits for packets of it learns that now (the original lets a poll wait for its whole timeout)."""
+        was_closed = self.closed
+        await super().close(wait=False, abort=abort, reason=reason)
+        if self.closed and not was_closed:
+            self.queue.put_nowait(None)
+
     def schedule_ping(self) -> None:
         """Ping one interval from now, unless a pong is still awaited. A timer costs a tenth of the original's task."""
         if self.last_ping:
@@ -125,7 +132,7 @@ class WireSocket:
     def __init__(self, handler: Callable[[WireSocket], Awaitable[None]], server: LiveEngine) -> None:
         self._handler = handler
         self._server = server
-        self._eio_sid: str = handler.__self__.sid  # type: ignore[attr-defined]
+        self._session: SteadySocket = handler.__self__  # type: ignore[attr-defined]
         limits = server.limits
         self._bucket = TokenBucket(limits.messages_per_second, limits.message_burst, asyncio.get_running_loop().time())
         # Deflate would take six times the memory of everything else a connection has.
@@ -144,12 +151,19 @@ class WireSocket:
         await self._socket.prepare(request)
         self._transport = request.transport
         bound_send_buffer(self._transport)
-        self._server.wires[self._eio_sid] = self
+        self._server.wires[self._session.sid] = self
         try:
             await self._handler(self)
         finally:
-            self._server.wires.pop(self._eio_sid, None)
+            await self._end()
         return self._socket
+
+    async def _end(self) -> None:
+        # The original forgets to end a session whose connection, and with it this task, was cancelled while it was being closed.
+        self._server.wires.pop(self._session.sid, None)
+        if not self._session.closed:
+            await self._session.close(abort=True, reason=self._server.reason.TRANSPORT_CLOSE)
+        self._server.sockets.pop(self._session.sid, None)
 
     async def send(self, message: str | bytes) -> None:
         """Send one packet; waits while the client does not read."""

@@ -57,12 +57,13 @@ class Client:
         self.pending[frame.key] = frame
         return False
 
-    def catch_up(self) -> bool:
-        """Send what waits, as far as the client reads; whether nothing waits any more."""
+    def catch_up(self, now: float) -> bool:
+        """Send what waits, as far as the client reads; whether nothing waits any more. Who reads at all, however slowly, is not blocked."""
         while self.pending:
             key = next(iter(self.pending))
             if not self._send_if_idle(self.pending[key]):
                 return False
+            self.blocked_since = now
             del self.pending[key]
         self.pending = None
         return True
@@ -118,6 +119,10 @@ class Fanout:
         """The client of that id, while it is connected."""
         return self._clients.get(sid)
 
+    def clients(self) -> list[Client]:
+        """Everyone who is connected."""
+        return list(self._clients.values())
+
     def subscribe(self, client: Client, room: str) -> None:
         """Put a client into `room` too; who says what it wants leaves the room of the default instance."""
         rooms = (client.rooms - {DEFAULT_INSTANCE}) | {room}
@@ -161,7 +166,7 @@ class Fanout:
             self._catching_up = None
 
     async def _catch_up_one(self, client: Client, now: float) -> None:
-        if client.sid not in self._clients or client.catch_up():
+        if client.sid not in self._clients or client.catch_up(now):
             self._blocked.pop(client.sid, None)
         elif now - client.blocked_since > self._engine.limits.unread_seconds:
             self._blocked.pop(client.sid, None)

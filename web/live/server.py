@@ -60,7 +60,7 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
 
 
 class LiveServer:
-    """Socket.IO over a supervisor. `start` it on the loop, `handle` its requests, `close` it."""
+    """Socket.IO over a supervisor. `start` it on the loop, `handle` its requests, `close` it. `engine`, `fanout`: its parts."""
 
     def __init__(self, supervisor: Supervisor, keys: KeyCheck, limits: LiveLimits) -> None:
         self._supervisor = supervisor
@@ -78,14 +78,14 @@ class LiveServer:
             async_handlers=False,
             limits=limits,
         )
-        self._engine: LiveEngine = self._io.eio
-        self.fanout = Fanout(self._engine)
+        self.engine: LiveEngine = self._io.eio
+        self.fanout = Fanout(self.engine)
         self.namespace = StatusNamespace(supervisor, self.fanout, keys, limits.queued_messages)
         self._io.register_namespace(self.namespace)
-        self._joined = self._engine.handlers["connect"]
-        self._left = self._engine.handlers["disconnect"]
-        self._engine.on("connect", self._on_engine_connect)
-        self._engine.on("disconnect", self._on_engine_disconnect)
+        self._joined = self.engine.handlers["connect"]
+        self._left = self.engine.handlers["disconnect"]
+        self.engine.on("connect", self._on_engine_connect)
+        self.engine.on("disconnect", self._on_engine_disconnect)
 
     @property
     def connections(self) -> int:
@@ -116,9 +116,8 @@ class LiveServer:
         await self.fanout.close()
         for session in tuple(self._sessions.values()):
             session.deadline.cancel()
-        for socket in tuple(self._engine.sockets.values()):
-            await socket.close(wait=False)
-            socket.queue.put_nowait(None)
+        for socket in tuple(self.engine.sockets.values()):
+            await socket.close()
         with contextlib.suppress(TimeoutError):
             await self._io.shutdown()
 
@@ -130,7 +129,7 @@ class LiveServer:
 
     async def _on_engine_connect(self, eio_sid: str, environ: dict[str, Any]) -> Any:
         # Engine.IO leaves no other way to have its sessions of another class.
-        self._engine.sockets[eio_sid].__class__ = SteadySocket
+        self.engine.sockets[eio_sid].__class__ = SteadySocket
         loop = asyncio.get_running_loop()
         address = environ["aiohttp.request"][CLIENT_ADDRESS]
         bucket = TokenBucket(self._limits.messages_per_second, self._limits.message_burst, loop.time())
@@ -150,7 +149,7 @@ class LiveServer:
 
     def _end_of_patience(self, eio_sid: str) -> None:
         """The session has not joined the namespace within the deadline."""
-        socket, wire = self._engine.sockets.get(eio_sid), self._engine.wires.get(eio_sid)
+        socket, wire = self.engine.sockets.get(eio_sid), self.engine.wires.get(eio_sid)
         if wire is not None:
             wire.abort()
         elif socket is not None and not socket.closed:
