@@ -162,9 +162,10 @@ def note(seen: Seen, told: Mapping[str, Any], used: float, direct_ms: float) -> 
         seen.cpu_us_per_event.append(used / events * US_PER_SECOND)
 
 
-def run(rounds: int, seconds: float) -> Findings:
-    """Every workload on every way, round after round."""
-    findings: Findings = {each: {way: Seen() for way in WAYS} for each in workloads()}
+def run(rounds: int, seconds: float, only: str) -> Findings:
+    """Every workload (with `only` in its title) on every way, round after round."""
+    chosen = [each for each in workloads() if only in each.title]
+    findings: Findings = {each: {way: Seen() for way in WAYS} for each in chosen}
     with tempfile.TemporaryDirectory(prefix="lv-") as name, Processes(Path(name)) as processes:
         ways = start(processes)
         for _ in range(rounds):
@@ -262,10 +263,10 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--rounds", type=int, help="rounds (default 5; quick: 1)")
     parser.add_argument("--seconds", type=float, help="length of each load (default 2; quick: 0.5)")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only the workloads with this in their title")
     arguments = parser.parse_args()
-    findings = run(
-        arguments.rounds or (1 if arguments.quick else 5), arguments.seconds or (0.5 if arguments.quick else 2.0)
-    )
+    rounds = arguments.rounds or (1 if arguments.quick else 5)
+    findings = run(rounds, arguments.seconds or (0.5 if arguments.quick else 2.0), arguments.only)
     tables = (request_table(findings), stream_table(findings))
     finish(Result("overhead", tables, samples_of(findings), arguments.quick), arguments.json)
 
