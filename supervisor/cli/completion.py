@@ -27,13 +27,14 @@ class Shell(StrEnum):
     FISH = "fish"
 
 
-def completion(shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")]) -> None:
+def completion(
+    context: typer.Context, shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")]
+) -> None:
     """Print the script that makes a shell complete commands, options and names of instances."""
-    from supervisor.cli.app import PROGRAM, command
-
+    root = context.find_root()
     # The library's own protocol: with this variable set, the program prints the script and ends.
     os.environ[COMPLETE_VARIABLE] = f"source_{shell.value}"
-    command()([], prog_name=PROGRAM)
+    root.command([], prog_name=root.info_name)
 
 
 def complete_instance(incomplete: str) -> list[str]:
