@@ -47,7 +47,9 @@ async def call(house: WebHouse, route: Route, headers: dict[str, str]) -> tuple[
     """Status and error of one call."""
     options = content(route)
     given = {**options.pop("headers", {}), **headers}
-    async with house.http.request(route.method, example(route), headers=given, allow_redirects=False, **options) as answer:
+    async with house.http.request(
+        route.method, example(route), headers=given, allow_redirects=False, **options
+    ) as answer:
         is_error = answer.status >= 400 and answer.content_type == "application/json"
         return answer.status, (await answer.json())["error"] if is_error else {}
 
