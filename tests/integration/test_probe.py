@@ -211,18 +211,24 @@ async def test_a_connection_that_the_server_dropped_between_two_probes_is_no_mis
     assert connections == 6
 
 
-async def test_probes_share_one_connection() -> None:
-    connections = 0
+async def test_no_connection_is_kept_between_probes() -> None:
+    """An engine may have a thread wait on each open connection, and llama.cpp's polls."""
+    asked_to_close: list[bool] = []
+    ended: list[bytes] = []
 
     async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal connections
-        connections += 1
-        while await reader.readuntil(b"\r\n\r\n"):
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        head = await reader.readuntil(b"\r\n\r\n")
+        asked_to_close.append(b"connection: close" in head.lower())
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\n{}")
+        ended.append(await reader.read())
 
     async with talking(keep) as address, probing(address) as prober:
-        assert all([(await prober.health(PATIENCE_SECONDS)).ok for _ in range(50)])
-    assert connections == 1
+        assert all([(await prober.health(PATIENCE_SECONDS)).ok for _ in range(5)])
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while len(ended) < 5:
+                await asyncio.sleep(0)
+    assert asked_to_close == [True] * 5
+    assert ended == [b""] * 5
 
 
 async def test_counters_are_summed_over_their_labels(tmp_path: Path) -> None:
