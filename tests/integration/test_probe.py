@@ -214,21 +214,19 @@ async def test_a_connection_that_the_server_dropped_between_two_probes_is_no_mis
 async def test_no_connection_is_kept_between_probes() -> None:
     """An engine may have a thread wait on each open connection, and llama.cpp's polls."""
     asked_to_close: list[bool] = []
-    ended: list[bytes] = []
+    rest: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         asked_to_close.append(b"connection: close" in head.lower())
         writer.write(b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\n{}")
-        ended.append(await reader.read())
+        rest.put_nowait(await reader.read())
 
     async with talking(keep) as address, probing(address) as prober:
         assert all([(await prober.health(PATIENCE_SECONDS)).ok for _ in range(5)])
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while len(ended) < 5:
-                await asyncio.sleep(0)
+            assert [await rest.get() for _ in range(5)] == [b""] * 5
     assert asked_to_close == [True] * 5
-    assert ended == [b""] * 5
 
 
 async def test_counters_are_summed_over_their_labels(tmp_path: Path) -> None:
