@@ -12,7 +12,7 @@ def wait_for_zombie(pid: int) -> None:
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
-async def test_a_flood_is_dropped_with_a_count_and_the_disk_has_a_cap(nursery: Nursery) -> None:
+async def test_row_34_a_flood_is_dropped_with_a_count_and_the_disk_has_a_cap(nursery: Nursery) -> None:
     """Row 34: 200 MB/s; what is kept is bounded, what is not is counted, and the last words come through."""
     notices: list[str] = []
     nursery.output.on_line = lambda line: notices.append(line.message) if "bytes dropped" in line.message else None
@@ -26,7 +26,7 @@ async def test_a_flood_is_dropped_with_a_count_and_the_disk_has_a_cap(nursery: N
     assert sum(file.stat().st_size for file in (nursery.folder / "logs").iterdir()) <= 3 * 1_048_576
 
 
-async def test_a_flood_does_not_block_the_child(nursery: Nursery) -> None:
+async def test_row_34_a_flood_does_not_block_the_child(nursery: Nursery) -> None:
     """Row 34: it writes 20 MB although nobody could keep them; each write returns (the figure is the benchmark's)."""
     child = nursery.python(
         "import os\nblock = (b'x' * 99 + b'\\n') * 1000\nfor _ in range(200): os.write(1, block)\nprint('written', flush=True)"
@@ -46,13 +46,13 @@ async def test_last_words_are_had_before_the_exit_is_reported(nursery: Nursery) 
     assert nursery.tails[0][-1] == "the last words"
 
 
-async def test_a_child_nobody_listens_to_is_not_blocked(nursery: Nursery) -> None:
+async def test_row_35_a_child_nobody_listens_to_is_not_blocked(nursery: Nursery) -> None:
     """Row 35: more than a pipe holds is written while no test code reads; a reader on the loop is all it takes."""
     child = nursery.python("import sys\nfor _ in range(3_000): sys.stderr.write('x' * 1_000 + '\\n')")
     assert (await finished(child.exited)).code == 0
 
 
-async def test_a_long_line_without_end_is_chunked(nursery: Nursery) -> None:
+async def test_row_36_a_long_line_without_end_is_chunked(nursery: Nursery) -> None:
     """Row 36."""
     nursery.misbehaving("--long-line-bytes", "70000")
     await until(lambda: sum(line.count("y") for line in nursery.lines()) > 60_000, "most of the line, before its end")
@@ -60,7 +60,7 @@ async def test_a_long_line_without_end_is_chunked(nursery: Nursery) -> None:
     await nursery.port()
 
 
-async def test_binary_output_is_kept_and_escaped(nursery: Nursery) -> None:
+async def test_row_37_binary_output_is_kept_and_escaped(nursery: Nursery) -> None:
     """Row 37."""
     nursery.misbehaving("--binary-output")
     await nursery.said("red nul")

@@ -267,7 +267,7 @@ class TestRefusal:
         error = self.refuse(nursery, "true", "x" * 200_000)
         assert (error.cause.reason, error.cause.permanent) == (Reason.BAD_FLAGS, True)
 
-    async def test_only_the_loops_thread_may_spawn(self, nursery: Nursery) -> None:
+    async def test_row_28_only_the_loops_thread_may_spawn(self, nursery: Nursery) -> None:
         """Row 28: the parent-death signal comes when the *thread* ends, so a child of a worker thread would die with that."""
         with pytest.raises(RuntimeError, match="no running event loop"):
             await asyncio.to_thread(nursery.spawn, "sleep", "100")
@@ -297,7 +297,7 @@ asyncio.run(main())
 class TestLimits:
     """A start that fails for want of something fails cleanly, and the next one may succeed."""
 
-    async def test_out_of_descriptors(self, nursery: Nursery, tmp_path: Path) -> None:
+    async def test_row_31_a_start_without_descriptors_fails_cleanly_and_the_next_succeeds(self, nursery: Nursery, tmp_path: Path) -> None:
         """Row 31."""
         limit = "held = []\n    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 4096))\n"
         limit += "    while len(held) < 100:\n        try: held.append(os.open(os.devnull, os.O_RDONLY))\n        except OSError: break"
@@ -310,7 +310,7 @@ class TestLimits:
         assert recovered == "recovered 0"
 
     @pytest.mark.skipif("not can_run_as_another()", reason="needs another user that can run this Python")
-    async def test_the_limit_on_processes(self, nursery: Nursery, public_folder: Path) -> None:
+    async def test_row_32_a_start_beyond_the_limit_on_processes_fails_cleanly(self, nursery: Nursery, public_folder: Path) -> None:
         """Row 32; the limit does not bind root, hence as somebody who is not."""
         code = SPAWN_UNDER_LIMIT.format(
             limit="resource.setrlimit(resource.RLIMIT_NPROC, (1, 4096))",

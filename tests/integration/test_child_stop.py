@@ -272,7 +272,7 @@ asyncio.run(main())
 """
 
 
-async def test_without_a_descriptor_to_spare_it_ends_all_the_same(nursery: Nursery) -> None:
+async def test_row_31_without_a_descriptor_to_spare_it_ends_all_the_same(nursery: Nursery) -> None:
     """Row 31: to see and to signal takes a descriptor; one is kept back for it."""
     supervisor = nursery.spawn(
         sys.executable, "-c", OUT_OF_DESCRIPTORS, str(nursery.folder / "inner"), working_directory=Path.cwd()
@@ -296,7 +296,7 @@ class TestFamily:
         assert len(looked) == 2
         assert looked == family.look() == family.survey(thorough=False)
 
-    async def test_the_group_of_a_reused_number_is_not_ours(self, nursery: Nursery) -> None:
+    async def test_row_24_the_group_of_a_reused_number_is_not_ours(self, nursery: Nursery) -> None:
         """Row 24: the leader is gone, and its number belongs to another's group."""
         stranger = nursery.spawn("sleep", "100")
         former = Identity(stranger.pid, stranger.identity.start_ticks - 100, boot_id())

@@ -149,7 +149,7 @@ class TestSupervisorKilled:
 class TestSurvivor:
     """A child that shall outlive us, while we live."""
 
-    async def test_it_holds_none_of_our_pipes_and_speaks_into_its_file(self, nursery: Nursery) -> None:
+    async def test_row_27_a_survivor_holds_none_of_our_pipes_and_speaks_into_its_file(self, nursery: Nursery) -> None:
         child = nursery.misbehaving("--stderr-text", "into the file", survive=True)
         await logged(nursery.output, "into the file")
         targets = [os.readlink(f"/proc/{child.pid}/fd/{descriptor}") for descriptor in (0, 1, 2)]

@@ -50,7 +50,7 @@ class TestIdentity:
         os.waitpid(pid, 0)
         assert Identity.of(pid) is None
 
-    async def test_a_reused_number_gets_no_signal(self, nursery: Nursery) -> None:
+    async def test_row_24_a_reused_number_gets_no_signal(self, nursery: Nursery) -> None:
         """Row 24: the number is that of a live process, but its start or its boot is another's."""
         child = nursery.spawn("sleep", "100")
         earlier = dataclasses.replace(child.identity, start_ticks=child.identity.start_ticks - 1)
