@@ -297,7 +297,9 @@ asyncio.run(main())
 class TestLimits:
     """A start that fails for want of something fails cleanly, and the next one may succeed."""
 
-    async def test_row_31_a_start_without_descriptors_fails_cleanly_and_the_next_succeeds(self, nursery: Nursery, tmp_path: Path) -> None:
+    async def test_row_31_a_start_without_descriptors_fails_cleanly_and_the_next_succeeds(
+        self, nursery: Nursery, tmp_path: Path
+    ) -> None:
         """Row 31."""
         limit = "held = []\n    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 4096))\n"
         limit += "    while len(held) < 100:\n        try: held.append(os.open(os.devnull, os.O_RDONLY))\n        except OSError: break"
@@ -310,7 +312,9 @@ class TestLimits:
         assert recovered == "recovered 0"
 
     @pytest.mark.skipif("not can_run_as_another()", reason="needs another user that can run this Python")
-    async def test_row_32_a_start_beyond_the_limit_on_processes_fails_cleanly(self, nursery: Nursery, public_folder: Path) -> None:
+    async def test_row_32_a_start_beyond_the_limit_on_processes_fails_cleanly(
+        self, nursery: Nursery, public_folder: Path
+    ) -> None:
         """Row 32; the limit does not bind root, hence as somebody who is not."""
         code = SPAWN_UNDER_LIMIT.format(
             limit="resource.setrlimit(resource.RLIMIT_NPROC, (1, 4096))",
