@@ -130,7 +130,7 @@ class TestSlowButHealthy:
         observations = observe_every_interval(lambda now: SILENT if now % 60 < 50 else Counters(now, 1.0, 2))
         assert first_verdict(observations, judge()) is None
 
-    def test_a_suspended_machine_wakes_without_a_verdict(self) -> None:
+    def test_row_30_a_suspended_machine_wakes_without_a_verdict(self) -> None:
         subject = judge()
         before = [Observation(now, STUCK, 1, IDLE_CPU) for now in (5.0, 10.0)]
         after = [Observation(100_000.0 + now, STUCK, 1, IDLE_CPU) for now in (0.0, 5.0)]

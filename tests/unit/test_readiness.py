@@ -54,7 +54,7 @@ def test_output_of_long_ago_and_a_share_that_swings_are_no_progress() -> None:
     assert deadline.expired(710.0)
 
 
-def test_a_suspended_machine_does_not_use_up_the_deadline() -> None:
+def test_row_30_a_suspended_machine_does_not_use_up_the_start_deadline() -> None:
     deadline = StartDeadline(LIMIT_SECONDS, 0.0)
     assert not deadline.expired(1.0)
     assert not deadline.expired(100_000.0)
