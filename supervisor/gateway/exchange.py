@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, TypeVar
 
 import aiohttp
 
@@ -28,7 +26,6 @@ from supervisor.gateway.traffic import Outcome, Record, outcome_of
 from supervisor.gateway.upstream import Upstream
 from supervisor.process.observe import Traffic
 
-T = TypeVar("T")
 EVENT_STREAM = "text/event-stream"
 JSON = "application/json"
 ANSWER_LIMIT_BYTES = 256 * 1024**2
@@ -70,9 +67,8 @@ class Exchange:
         Until then nothing is lost for the client, and every failure is an error with a status: `EngineDiedError`, `EngineDeadlineError`,
         `EngineRefusedError`.
         """
-        response = await self._heard(self._send(), BEFORE)
-        self._response = response
-        self._pulse.last_byte_at = self._clock.monotonic()
+        response = self._response = await self._head()
+        self._silence.watch(response.close)
         check_refusal(self._upstream.instance, response.status)
         if response.status == HTTPStatus.OK and response.content_type == EVENT_STREAM:
             return self._answered(response, await self._begin(response), is_stream=True)
@@ -88,26 +84,40 @@ class Exchange:
         return self._judge.is_done and self._judge.fault is None
 
     def close(self) -> None:
-        """End the connection, unless the answer was read to its end; the engine notices, and frees its slot."""
+        """End the connection, unless the answer was read to its end."""
+        self._silence.close()
         if self._response is not None:
             self._response.close()
 
-    async def _send(self) -> aiohttp.ClientResponse:
+    async def _head(self) -> aiohttp.ClientResponse:
         call, spec = self._call, self._upstream.spec
         model_id = None if spec.engine in ENGINES_OF_ANY_NAME else spec.model_id
-        return await self._upstream.post(call.path, call.body_for(model_id), call.headers, alone=call.wants_stream)
-
-    async def _heard(self, coming: Coroutine[Any, Any, T], when: str) -> T:
-        """What the engine sends; its loss and its silence become errors that say what is known."""
-        upstream = self._upstream
+        sending = self._upstream.post(call.path, call.body_for(model_id), call.headers, alone=call.wants_stream)
         try:
-            return await self._silence.listen(coming)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise await explain_loss(upstream.instance, upstream.generation, UNREACHED, self._clock) from error
-        except TimeoutError:
-            raise silent(upstream.instance, when, self._silence.limit_seconds) from None
+            response = await self._silence.until_answered(sending)
         except (aiohttp.ClientError, OSError) as error:
-            raise await explain_loss(upstream.instance, upstream.generation, when, self._clock) from error
+            raise await self._explained(error, BEFORE) from error
+        self._pulse.last_byte_at = self._clock.monotonic()
+        return response
+
+    async def _chunk(self, response: aiohttp.ClientResponse, when: str) -> bytes:
+        """What comes next, as it comes; nothing at the end."""
+        self._silence.listening()
+        try:
+            chunk = await response.content.readany()
+        except (aiohttp.ClientError, OSError) as error:
+            raise await self._explained(error, when) from error
+        self._silence.heard()
+        self._pulse.last_byte_at = self._clock.monotonic()
+        return chunk
+
+    async def _explained(self, error: Exception, when: str) -> LlamavisorError:
+        """What to say of a connection that failed."""
+        upstream = self._upstream
+        if self._silence.has_given_up:
+            return silent(upstream.instance, when, self._silence.limit_seconds)
+        never_was = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+        return await explain_loss(upstream.instance, upstream.generation, UNREACHED if never_was else when, self._clock)
 
     async def _begin(self, response: aiohttp.ClientResponse) -> bytes:
         """What a stream begins with. Comments alone do not commit us yet: while the engine only pings, a failure still gets its true status."""
@@ -121,8 +131,7 @@ class Exchange:
         """The next whole events of a stream; nothing at its good end."""
         try:
             self._check_stream()
-            while chunk := await self._heard(response.content.readany(), when):
-                self._pulse.last_byte_at = self._clock.monotonic()
+            while chunk := await self._chunk(response, when):
                 data = self._judge.feed(chunk)
                 self._record.count_tokens(self._judge.events)
                 if data:
@@ -148,8 +157,7 @@ class Exchange:
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         body = bytearray()
-        while chunk := await self._heard(response.content.readany(), BEFORE):
-            self._pulse.last_byte_at = self._clock.monotonic()
+        while chunk := await self._chunk(response, BEFORE):
             body += chunk
             if len(body) > ANSWER_LIMIT_BYTES:
                 raise incomplete(self._upstream.instance, f"it exceeds {ANSWER_LIMIT_BYTES} bytes")

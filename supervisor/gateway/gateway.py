@@ -64,6 +64,10 @@ class Gateway:
         """
         if model is None:
             return self._fleet.default
+        # Most requests name an instance: they need not pay for a look at every model.
+        for instance in self._fleet.instances():
+            if instance.name == model:
+                return instance
         return self._fleet.get(choose(model, self._candidates()))
 
     def require_ready(self, instance: Instance) -> None:

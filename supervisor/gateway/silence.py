@@ -19,41 +19,68 @@ RECHECK_SECONDS = 10.0
 
 
 class Silence:
-    """Waits for an engine's bytes, for at most `limit_seconds` of silence at a time unless `still_working` says that they are on their way."""
+    """Listens for an engine's bytes, for at most `limit_seconds` of silence at a time unless `still_working` says that they are on their way.
+
+    First `until_answered`, for the head of an answer. From then on `watch`, with a word (`listening`, `heard`) around each wait for more: one
+    timer for the whole answer, as a timer for each chunk would cost a tenth of what a chunk costs. `has_given_up` tells why it was cut.
+    """
 
     def __init__(self, limit_seconds: float, still_working: Callable[[], Awaitable[bool]]) -> None:
         self.limit_seconds = limit_seconds
+        self.has_given_up = False
         self._still_working = still_working
+        self._loop = asyncio.get_running_loop()
+        self._since: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._doubt: asyncio.Task[None] | None = None
+        self._give_up: Callable[[], None] = lambda: None
 
-    async def listen(self, coming: Coroutine[Any, Any, T]) -> T:
+    async def until_answered(self, coming: Coroutine[Any, Any, T]) -> T:
         """What `coming` brings; TimeoutError when the engine was silent for too long, with nothing to show for it."""
         async with asyncio.timeout(None) as patience:
-            self._arm(patience)
+            self.watch(lambda: patience.reschedule(self._loop.time()))
+            self.listening()
             try:
                 return await coming
             finally:
-                self._disarm()
+                self.close()
 
-    def _arm(self, patience: asyncio.Timeout) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self.limit_seconds, self._suspect, patience)
+    def watch(self, give_up: Callable[[], None]) -> None:
+        """From now until `close`, call `give_up` (once) when the engine is silent for too long while it is listened to."""
+        self._give_up = give_up
+        self._timer = self._loop.call_later(self.limit_seconds, self._look)
 
-    def _disarm(self) -> None:
+    def listening(self) -> None:
+        """Bytes are being waited for."""
+        self._since = self._loop.time()
+
+    def heard(self) -> None:
+        """They came, and nobody listens for the moment: a client that reads slowly makes no silence of the engine's."""
+        self._since = None
+
+    def close(self) -> None:
+        """Stop watching; idempotent."""
+        self.heard()
         if self._timer is not None:
             self._timer.cancel()
         if self._doubt is not None:
             self._doubt.cancel()
             self._doubt = None
 
-    def _suspect(self, patience: asyncio.Timeout) -> None:
-        self._doubt = asyncio.create_task(self._ask(patience), name="silence")
-
-    async def _ask(self, patience: asyncio.Timeout) -> None:
-        if await self._still_working():
-            self._arm(patience)
+    def _look(self) -> None:
+        left = self.limit_seconds if self._since is None else self._since + self.limit_seconds - self._loop.time()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._look)
         else:
-            patience.reschedule(asyncio.get_running_loop().time())
+            self._doubt = asyncio.create_task(self._ask(self._since), name="silence")
+
+    async def _ask(self, since: float | None) -> None:
+        working = await self._still_working()
+        if working or self._since != since:
+            self._timer = self._loop.call_later(self.limit_seconds, self._look)
+        else:
+            self.has_given_up = True
+            self._give_up()
 
 
 async def is_working(instance: Instance, spec: LaunchSpec, recheck_seconds: float) -> bool:

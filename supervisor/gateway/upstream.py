@@ -52,6 +52,7 @@ class Upstream:
         self.spec = spec
         self.users = 0
         self.is_retired = False
+        self._urls: dict[str, URL] = {}
         self._kept = self._session(force_close=False)
         self._single = self._session(force_close=True)
 
@@ -79,13 +80,17 @@ class Upstream:
         all_headers = {**_OWN_HEADERS, **headers, **self.spec.probe.headers}
         if alone:
             all_headers["Connection"] = "close"
-        url = URL(self.spec.address.base_url + path, encoded=True)
         try:
-            return await session.post(url, data=body, headers=all_headers, allow_redirects=False)
+            return await session.post(self._url(path), data=body, headers=all_headers, allow_redirects=False)
         except (aiohttp.ClientError, OSError) as error:
             if body.found_closed and not alone:
                 raise _ClosedBeforeError from error
             raise
+
+    def _url(self, path: str) -> URL:
+        if path not in self._urls:
+            self._urls[path] = URL(self.spec.address.base_url + path, encoded=True)
+        return self._urls[path]
 
     def _session(self, *, force_close: bool) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(

@@ -51,7 +51,8 @@ async def client(door: Door) -> AsyncIterator[Callable[..., openai.AsyncOpenAI]]
 async def collect(api: openai.AsyncOpenAI, model: str, pieces: list[str | None]) -> None:
     """Stream a chat into `pieces`."""
     async for chunk in await api.chat.completions.create(model=model, messages=USER, stream=True):
-        pieces.append(chunk.choices[0].delta.content)
+        # One by one, so that what came before a failure is there after it.
+        pieces += [chunk.choices[0].delta.content]
 
 
 async def in_thread(door: Door, work: Callable[[openai.OpenAI], T]) -> T:

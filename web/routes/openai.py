@@ -22,6 +22,8 @@ from web.schemas import BOOLEAN, INTEGER, NUMBER, STRING, array, described, reco
 routes = RouteTable("OpenAI")
 
 PROCESSING_MS = "openai-processing-ms"
+# Less than what a transport takes before it asks its writer to wait.
+SMALL_BYTES = 16 * 1024
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 _MODEL: Schema = record({"id": STRING, "object": {"const": "model"}, "created": INTEGER, "owned_by": STRING})
@@ -148,6 +150,11 @@ class _Stream:
 
     async def _send(self, response: web.StreamResponse, data: bytes) -> None:
         """Write; ConnectionResetError, and the connection is cut, when the client leaves sent data unread for too long."""
+        transport = self._request.transport
+        if transport is not None and not transport.get_write_buffer_size() and len(data) < SMALL_BYTES:
+            # Nothing waits, so this cannot wait either: the usual case is spared the price of a deadline.
+            await response.write(data)
+            return
         try:
             async with asyncio.timeout(self._unread_seconds):
                 await response.write(data)
