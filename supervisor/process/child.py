@@ -80,12 +80,18 @@ class ChildProcess(WatchedProcess):
         self._on_exit(status)
 
     async def _end(self, ladder: StopLadder, grace_seconds: float) -> bool:
-        all_gone = await super()._end(ladder, grace_seconds)
+        all_gone = self._left_nothing() or await super()._end(ladder, grace_seconds)
         # The exit must be reported before its zombie, which holds the status, is let go.
         if all_gone and self._watch is not None:
             await asyncio.wait([self.exited])
             self._let_go()
         return all_gone
+
+    def _left_nothing(self) -> bool:
+        """Whether the main process has ended and nothing of it is left: the usual case, told without a search."""
+        with contextlib.suppress(OSError):
+            return self.exited.done() and not self.exited.cancelled() and reaper.is_without_orphans()
+        return False
 
     def _let_go(self) -> None:
         """Collect the zombie; one that is not dead yet is left to the reaper of orphans."""

@@ -11,6 +11,7 @@ import os
 import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 from supervisor.process import procfs
 from supervisor.process.procfs import IS_LINUX, boot_id
@@ -30,6 +31,7 @@ __all__ = [
     "file_read_fraction",
     "find_by_environment",
     "group_members",
+    "is_subreaper",
     "listening_owner",
     "listening_pids",
     "memory_bytes",
@@ -41,6 +43,7 @@ __all__ = [
 ]
 
 PR_SET_CHILD_SUBREAPER = 36
+PR_GET_CHILD_SUBREAPER = 37
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +87,18 @@ def become_subreaper(*, enable: bool = True) -> bool:
     """
     if not IS_LINUX:
         return False
-    libc = ctypes.CDLL(None, use_errno=True)
-    return bool(libc.prctl(PR_SET_CHILD_SUBREAPER, int(enable), 0, 0, 0) == 0)
+    return bool(_libc().prctl(PR_SET_CHILD_SUBREAPER, int(enable), 0, 0, 0) == 0)
+
+
+def is_subreaper() -> bool:
+    """Whether orphans among our descendants become our children."""
+    answer = ctypes.c_int()
+    return IS_LINUX and _libc().prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(answer), 0, 0, 0) == 0 and bool(answer.value)
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def open_pidfd(identity: Identity) -> int | None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from supervisor.clock import Clock, Timer
 from supervisor.process import procfs
-from supervisor.process.posix import Identity
+from supervisor.process.posix import Identity, is_subreaper
 
 REAP_INTERVAL_SECONDS = 5.0
 
@@ -84,6 +84,20 @@ class OrphanReaper:
             if taken:
                 logger.info("collected orphans that had ended: %s", taken)
         self.start()
+
+
+def is_without_orphans() -> bool:
+    """Whether none of our children is an orphan of an instance; False also where that cannot be told cheaply.
+
+    While we are subreaper, whoever loses its parent below us becomes our child; so when this is true, a child that has ended has left
+    nothing behind, and no search of the whole process table is needed to say so. May raise OSError when descriptors run out.
+    """
+    children = procfs.own_child_pids() if is_subreaper() else None
+    if children is None:
+        return False
+    session = os.getsid(0)
+    strangers = (procfs.read_stat(pid) for pid in children - _own_children)
+    return all(stat is not None and stat.session == session for stat in strangers)
 
 
 def orphans(*, alive: bool = True) -> list[Identity]:

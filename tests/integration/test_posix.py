@@ -283,6 +283,46 @@ asyncio.run(main())
         status = await finished(child.exited)
         assert status.code == 0, nursery.lines()
 
+    async def test_who_died_without_a_trace_is_told_from_who_left_something(self, nursery: Nursery) -> None:
+        """The cheap look after an exit: certain where it says yes, and no whenever it is in doubt."""
+        code = """
+import asyncio, os, signal, subprocess, sys
+from pathlib import Path
+from supervisor.process import posix, reaper
+from tests.fixtures.nursery import Nursery, finished, until
+async def main():
+    nursery = Nursery(Path(sys.argv[1]))
+    neighbour = nursery.spawn("sleep", "1000")
+    plain = nursery.spawn("sleep", "1000")
+    assert not posix.is_subreaper()
+    assert not reaper.is_without_orphans(), "orphans would go elsewhere"
+    assert posix.become_subreaper()
+    assert posix.is_subreaper()
+    theirs = subprocess.Popen(["sleep", "1000"])
+    os.kill(plain.pid, signal.SIGKILL)
+    await finished(plain.exited)
+    assert reaper.is_without_orphans(), "neighbours and subprocesses of others are no orphans"
+    assert await plain.terminate(0)
+    theirs.kill()
+    theirs.wait()
+    fled = nursery.misbehaving("--daemon", "--daemon-clean-environment", "--ignore-term")
+    await nursery.port()
+    os.kill(fled.pid, signal.SIGKILL)
+    await finished(fled.exited)
+    assert not reaper.is_without_orphans(), "a daemon with neither our environment nor our session"
+    [daemon] = reaper.orphans()
+    os.kill(daemon.pid, signal.SIGKILL)
+    await until(lambda: reaper.orphans(alive=False), "its end")
+    assert reaper.collect(daemon.pid)
+    assert reaper.is_without_orphans()
+    assert neighbour.pids() == [neighbour.pid]
+    await nursery.close()
+asyncio.run(main())
+"""
+        child = nursery.spawn(sys.executable, "-c", code, str(nursery.folder / "inner"), working_directory=Path.cwd())
+        status = await finished(child.exited)
+        assert status.code == 0, nursery.lines()
+
     def test_it_is_undone(self) -> None:
         assert posix.become_subreaper()
         assert posix.become_subreaper(enable=False)
