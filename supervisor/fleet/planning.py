@@ -62,8 +62,7 @@ class Planner:
         survivor, self._survivor = self._survivor, None
         configured = self._addresses.configured(self._settings)
         try:
-            model = await asyncio.to_thread(model_argument, self._settings, self._folders)
-            spec = self._spec(configured, survivor, model)
+            spec = self._spec(configured, survivor, await self._model())
         except LlamavisorError as error:
             raise CannotPlanError(_cause_of(error)) from error
         return LaunchPlan(
@@ -77,6 +76,11 @@ class Planner:
     async def describe(self, prober: Prober, spec: LaunchSpec) -> tuple[Mapping[str, Any], ...]:
         """The models that a ready server has, in wire shape, with what their files say."""
         return tuple(model.to_wire() for model in await self._models(prober, spec))
+
+    async def _model(self) -> str | None:
+        if self._settings.model is None:
+            return None
+        return await asyncio.to_thread(model_argument, self._settings, self._folders)
 
     def _spec(self, configured: Address | None, survivor: Found | None, model: str | None) -> LaunchSpec:
         if self._settings.url is not None and configured is not None:

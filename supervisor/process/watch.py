@@ -188,8 +188,8 @@ class Watch:
         holder = None if spec.address_is_ours else posix.listening_owner(spec.address)
         if holder is not None:
             raise GivenUp(taken(spec.address, holder))
-        self._oom_kills_before = posix.oom_kills()
         self.handle = self._parts.spawn(spec, plan.tags, self._output, survive=plan.survive, on_exit=self._on_exit)
+        self._oom_kills_before = posix.oom_kills()
 
     def _take(self, handle: ProcessHandle) -> None:
         self.handle = handle
