@@ -19,6 +19,7 @@ from supervisor.cli.systemd import Notifier
 from supervisor.config import ConfigError, LoadedSettings
 from supervisor.core import Supervisor
 from supervisor.data_folder import replace_file
+from supervisor.fleet.sweep import end_orphans
 from supervisor.process.states import State
 from web.server import WebServer
 
@@ -132,10 +133,13 @@ class Server:
         for task in tuple(self._background):
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        # First: answers that the grace was too short for then end with a word, not with a torn connection.
+        await supervisor.gateway.close()
         await web.stop()
         with contextlib.suppress(FileNotFoundError):
             self._address_file(supervisor).unlink()
         await supervisor.close()
+        end_orphans(supervisor.folder.run_id)
 
     def _address_file(self, supervisor: Supervisor) -> Path:
         return supervisor.data_folder / ADDRESS_FILE

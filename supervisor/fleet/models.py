@@ -10,6 +10,9 @@ from supervisor.errors import LlamavisorError
 from supervisor.models.demo import DEMO_MODEL_PATH
 from supervisor.models.discovery import find_models
 
+# What these call a model may be a hub's name, or anything else that their program understands.
+KINDS_WITHOUT_FILES = frozenset({"vllm", "command"})
+
 
 class ModelFileNotFoundError(LlamavisorError):
     """The configured model is not there."""
@@ -23,14 +26,13 @@ def model_argument(settings: InstanceSettings, folders: tuple[Path, ...]) -> str
     `ModelFileNotFoundError` when it is a file and is not there, with the nearest name that is.
     """
     model = settings.model
-    if model is None or settings.engine.kind == "vllm":
-        return model
-    if model == DEMO_MODEL:
+    kind = settings.engine.kind
+    if model == DEMO_MODEL and kind != "vllm":
         return str(DEMO_MODEL_PATH)
+    if model is None or kind in KINDS_WITHOUT_FILES:
+        return model
     if "/" in model or model.endswith(".gguf"):
         return str(_existing(Path(model)))
-    if settings.engine.kind == "command":
-        return model
     return str(_named(model, folders))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from supervisor.config.settings import Settings
-from supervisor.process import posix, spawning
+from supervisor.process import posix, reaper, spawning
 from supervisor.process.posix import Found
 
 if TYPE_CHECKING:
@@ -61,6 +61,18 @@ async def end_leftovers(run_id: str, *, keep: Iterable[Found]) -> int:
     if killed:
         logger.warning("Ended %d process(es) that an earlier run had left behind.", len(killed))
     return len(killed)
+
+
+def end_orphans(run_id: str) -> int:
+    """Kill the children that came to us as a subreaper and carry no mark: daemons that fled from their engine, environment and all.
+
+    Only for a process that is nothing but the supervisor, at its very end; what carries our RUN_ID then is meant to survive. How many.
+    """
+    marked = {found.identity for found in posix.find_by_environment(spawning.RUN_ID, run_id)}
+    fled = [identity for identity in reaper.orphans() if identity not in marked]
+    for identity in fled:
+        posix.signal_identity(identity, signal.SIGKILL)
+    return len(fled)
 
 
 def _leftovers(run_id: str, kept: set[str | None]) -> list[Found]:

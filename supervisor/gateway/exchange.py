@@ -60,6 +60,7 @@ class Exchange:
         self._clock = clock
         self._judge = StreamJudge()
         self._response: aiohttp.ClientResponse | None = None
+        self._cut: LlamavisorError | None = None
 
     async def answer(self) -> Answer:
         """Send the request and wait for the answer: all of it, or of a stream the first whole event.
@@ -82,6 +83,12 @@ class Exchange:
     def is_done(self) -> bool:
         """Whether a stream came to an end that the client may take for one: `[DONE]`, and nothing broken before or after it."""
         return self._judge.is_done and self._judge.fault is None
+
+    def cut(self, why: LlamavisorError) -> None:
+        """End it before its time; whoever waits for more of the answer gets `why`."""
+        self._cut = why
+        if self._response is not None:
+            self._response.close()
 
     def close(self) -> None:
         """End the connection, unless the answer was read to its end."""
@@ -114,6 +121,8 @@ class Exchange:
     async def _explained(self, error: Exception, when: str) -> LlamavisorError:
         """What to say of a connection that failed."""
         upstream = self._upstream
+        if self._cut is not None:
+            return self._cut
         if self._silence.has_given_up:
             return silent(upstream.instance, when, self._silence.limit_seconds)
         never_was = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)

@@ -29,6 +29,7 @@ from supervisor.process.instance import Instance
 from supervisor.process.states import State
 
 OWNER = "llamavisor"
+LAST_WORDS_SECONDS = 1.0
 
 
 class Gateway:
@@ -43,6 +44,7 @@ class Gateway:
         # An adopted server is known by its models only while it is there; who asks for one meanwhile means this instance all the same.
         self._served: dict[str, frozenset[str]] = {}
         self._active = 0
+        self._exchanges: set[Exchange] = set()
         self._is_closed = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -87,9 +89,11 @@ class Gateway:
             with instance.serving() as pulse:
                 async with self._upstreams.lend(instance) as upstream:
                     exchange = Exchange(call, upstream, record, pulse, self._silence(upstream), self._clock)
+                    self._exchanges.add(exchange)
                     try:
                         yield exchange
                     finally:
+                        self._exchanges.discard(exchange)
                         exchange.close()
 
     def models(self) -> list[dict[str, Any]]:
@@ -121,8 +125,13 @@ class Gateway:
         return True
 
     async def close(self) -> None:
-        """Take no more requests, and close every connection; idempotent."""
+        """Take no more requests, cut those on their way (each is told so), and close every connection; idempotent."""
         self._is_closed = True
+        for exchange in tuple(self._exchanges):
+            exchange.cut(
+                NotAvailableError("The server shut down before the answer was complete.", code="shutting_down")
+            )
+        await self.wait_idle(LAST_WORDS_SECONDS)
         await self._upstreams.close()
 
     def _candidates(self) -> list[Candidate]:
