@@ -16,6 +16,8 @@ const NOT_AVAILABLE = 503;
 const MAX_REFUSALS = 20;
 const REFUSED_WAIT_SECONDS = 1;
 const REFUSED_WAIT_MAX_SECONDS = 10;
+/** Browsers break streams off some milliseconds before they tell a page that it is being left; only later is a loss known to be one. */
+const LEAVING_MILLISECONDS = 200;
 const LOST = "the connection to Llamavisor was lost before the answer was complete";
 const UNFINISHED = "the stream ended before the answer was complete";
 
@@ -109,6 +111,7 @@ export class AnswerRun {
     this.answer.note = null;
     const isWhole = await readAnswer(body, reader, this.aborter.signal, () => this.take(reader));
     this.take(reader);
+    if (!isWhole && !this.aborter.signal.aborted) await delay(LEAVING_MILLISECONDS);
     if (reader.isComplete) {
       this.answer.reachedLimit = reader.finishReason === "length";
       this.end("done", null);
@@ -139,4 +142,8 @@ export class AnswerRun {
     this.answer.note = note;
     this.onChange();
   }
+}
+
+function delay(milliseconds: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }

@@ -24,6 +24,8 @@ routes = RouteTable("OpenAI")
 PROCESSING_MS = "openai-processing-ms"
 # Less than what a transport takes before it asks its writer to wait.
 SMALL_BYTES = 16 * 1024
+# A browser that notices the broken end drops what the page has not read by then: the reason would be lost.
+LAST_WORDS_SECONDS = 0.5
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 _MODEL: Schema = record({"id": STRING, "object": {"const": "model"}, "created": INTEGER, "owned_by": STRING})
@@ -145,6 +147,8 @@ class _Stream:
             event = f"data: {json.dumps(error_body(error))}\n\n"
             await self._send(response, event.encode())
         if not self._exchange.is_done:
+            self._exchange.close()
+            await asyncio.sleep(LAST_WORDS_SECONDS)
             self._break_off()
         return response
 
