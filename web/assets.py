@@ -30,7 +30,9 @@ class Assets:
             path = self._folder.joinpath(name).resolve()
             if path.is_relative_to(self._folder.resolve()) and path.is_file():
                 return path
-        raise NotFoundError(f"There is no asset {name[:200]!r}.", remedy="Build the browser code with `make build`.")
+        raise NotFoundError(
+            f"There is no asset {name[:200]!r}.", remedy="Build the browser code with `make front-end`."
+        )
 
     def digest(self, name: str) -> str:
         """The first characters of the SHA-256 (hex) of a file's content."""

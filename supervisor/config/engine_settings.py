@@ -111,7 +111,7 @@ class CommandEngine(StrictModel):
         description="Program and arguments, run without a shell; `${PORT}`, `${HOST}`, `${SOCKET}` and `${MODEL}` are put in.",
     )
     working_directory: Path | None = Field(
-        None, description="Folder that the program runs in; left out, the data folder."
+        None, description="Folder that the program runs in; left out, that of the supervisor."
     )
     health_path: Text = Field("/health", description="Path that answers 200 when the server can serve.")
     openai: Flag = Field(True, description="Whether it speaks the OpenAI API, so that requests are passed to it.")

@@ -37,7 +37,7 @@ GENERAL_PATTERNS = (
         r"(?i)(?:unknown|unrecogni[sz]ed|invalid|unexpected) (?:command.line )?(?:argument|option|flag)|error while handling argument",
         Reason.BAD_FLAGS,
         permanent=True,
-        remedy="Correct `engine.args`: this build of the engine does not know that argument, or not with that value.",
+        remedy="Correct `engine.extra_args`: this build of the engine does not know that argument, or not with that value.",
     ),
     FailurePattern(
         r"^(?:setpriv|env): .*(?:No such file|not found)",

