@@ -15,6 +15,7 @@ from yarl import URL
 from supervisor.errors import (
     LlamavisorError,
     MalformedRequestError,
+    NotAvailableError,
     NotFoundError,
     PayloadTooLargeError,
     UnauthorizedError,
@@ -23,6 +24,7 @@ from web.errors import MethodNotAllowedError, error_body, error_headers, error_r
 from web.guard import Guard
 from web.keys import REQUEST_ID, STARTED, SUPERVISOR
 from web.negotiation import prefers_html
+from web.overload import RETRY_SECONDS, is_out_of_descriptors
 
 logger = logging.getLogger(__name__)
 
@@ -51,9 +53,10 @@ def middlewares(guard: Guard) -> list[Middleware]:
             return _answer(request, _translated(request, error))
         except ConnectionError:
             raise
+        except OSError as error:
+            return _answer(request, _exhausted() if is_out_of_descriptors(error) else _logged(request))
         except Exception:
-            logger.exception("Unexpected failure of %s %s [%s]", request.method, request.path, request[REQUEST_ID])
-            return _answer(request, _unexpected(request))
+            return _answer(request, _logged(request))
 
     return [answer_errors]
 
@@ -107,6 +110,16 @@ def _translated(request: web.Request, error: web.HTTPException) -> LlamavisorErr
     if kind is None:
         return _unexpected(request)
     return kind(error.text or error.reason)
+
+
+def _exhausted() -> LlamavisorError:
+    message = "The server has no file descriptors left."
+    return NotAvailableError(message, code="out_of_descriptors", retry_after_seconds=RETRY_SECONDS)
+
+
+def _logged(request: web.Request) -> LlamavisorError:
+    logger.exception("Unexpected failure of %s %s [%s]", request.method, request.path, request[REQUEST_ID])
+    return _unexpected(request)
 
 
 def _unexpected(request: web.Request) -> LlamavisorError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from contextlib import suppress
 
@@ -12,11 +13,14 @@ from supervisor.core import Supervisor
 from web.app import create_app
 from web.live.limits import LiveLimits
 from web.origins import bracketed
+from web.overload import Overload
 
 KEEPALIVE_SECONDS = 75.0
 # How long the rest of a body that nobody wants is read, so that the client sees the refusal instead of a reset.
 LINGER_SECONDS = 2.0
 BACKLOG = 1_024
+# Streams have had their grace in `Supervisor.drain`; what is left writes to clients that do not read.
+STOP_GRACE_SECONDS = 2.0
 CLOSING_SECONDS = 1.0
 
 
@@ -29,6 +33,7 @@ class WebServer:
         self._settings = settings or supervisor.settings.server
         self.app = create_app(supervisor, limits=limits)
         self._runner: web.AppRunner | None = None
+        self._overload: Overload | None = None
 
     async def start(self) -> None:
         """Listen. ConfigError when the address may not be exposed so, OSError when it cannot be had."""
@@ -45,13 +50,14 @@ class WebServer:
             shutdown_timeout=CLOSING_SECONDS,
         )
         await self._runner.setup()
+        self._overload = Overload(asyncio.get_running_loop(), speaks_tls=self._settings.tls is not None)
         try:
             site = web.TCPSite(
                 self._runner, self._settings.host, self._settings.port, ssl_context=self._tls(), backlog=BACKLOG
             )
             await site.start()
         except BaseException:
-            await self._runner.cleanup()
+            await self.stop()
             raise
 
     async def stop(self) -> None:
@@ -63,6 +69,9 @@ class WebServer:
         if runner is not None:
             with suppress(TimeoutError):
                 await runner.cleanup()
+        overload, self._overload = self._overload, None
+        if overload is not None:
+            overload.close()
 
     @property
     def port(self) -> int:
