@@ -56,10 +56,12 @@ class Result:
         head = f"Measured on {self.measured_on}{run}; {self.machine}; {programs}."
         return "\n\n".join([head, *(table.markdown() for table in self.tables)])
 
-    def write(self, path: Path) -> None:
+    def write(self, folder: Path) -> None:
         """Keep it as JSON."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", "utf-8")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{self.benchmark}.json").write_text(
+            json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", "utf-8"
+        )
 
     @classmethod
     def read(cls, path: Path) -> Result:
@@ -108,6 +110,11 @@ def median(samples: Sequence[float]) -> float:
     return statistics.median(samples) if samples else float("nan")
 
 
+def middle(samples: Sequence[float], digits: int = 2) -> str:
+    """The median as a cell."""
+    return f"{median(samples):,.{digits}f}" if samples else NOTHING
+
+
 def ratio(one: Sequence[float], other: Sequence[float]) -> str:
     """The median of `one` as a multiple of that of `other`."""
     if not one or not other or not median(other):
@@ -120,15 +127,17 @@ def options(description: str | None) -> argparse.ArgumentParser:
     """The command line that all benchmarks have."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few and short rounds: to see that it works, not to quote")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="also keep the result there, for benchmarks._report")
+    parser.add_argument(
+        "--json", type=Path, metavar="FOLDER", help="also keep the result there, for benchmarks._report"
+    )
     return parser
 
 
-def finish(result: Result, path: Path | None) -> None:
+def finish(result: Result, folder: Path | None) -> None:
     """Print a result, and keep it where asked."""
     print(result.markdown(), flush=True)
-    if path is not None:
-        result.write(path)
+    if folder is not None:
+        result.write(folder)
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

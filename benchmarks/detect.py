@@ -3,7 +3,7 @@
 Llamavisor beside supervisord and circus as they come from PyPI (PEERS_BIN names the folder that holds them; without it they are looked for on
 PATH). All of them keep the same small C program alive; each kill comes at a random moment of the peer's own rhythm, and the contenders take
 turns. `noticed` is what each program says itself: Llamavisor when the event `crashed` has been published (CLOCK_MONOTONIC), supervisord by the
-time of its log line (whole milliseconds), circus by its event `reap`. `started` is what the child writes as its first act;
+time of its log line (whole milliseconds, half of one added), circus by its event `reap`. `started` is what the child writes as its first act;
 `answers` is when its socket answers a request.
 """
 
@@ -11,35 +11,27 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import random
-import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from benchmarks._compiler import build_mock_engine
+from benchmarks._contenders import NS_PER_MS, Circus, Contender, Ours, States, Supervisord
 from benchmarks._processes import Processes, wait_until
 from benchmarks._results import NOTHING, Result, Table, finish, installed_versions, median, options, ratio, spread
 
-NS_PER_MS = 1e6
 ANSWER_POLL_SECONDS = 0.0002
 CIRCUS_CHECK_DELAY_SECONDS = 5.0
 CIRCUS_FAST_CHECK_DELAY_SECONDS = 0.1
-SUPERVISORD_PERIOD_SECONDS = 1.0
-NOTICE_PATIENCE_SECONDS = 0.5
-EXIT_LINE = "exited: "
-EVENT = re.compile(r'"process_pid": (?P<pid>\d+), "time": (?P<time>[\d.]+)')
 AT_ONCE = {"retry_base_seconds": 1e-6, "retry_cap_seconds": 1e-6, "retry_jitter": 0.0, "max_retries": 100}
 ONE_SECOND = {"retry_base_seconds": 1.0, "retry_cap_seconds": 1.0, "retry_jitter": 0.0, "max_retries": 100}
 
@@ -51,154 +43,6 @@ class Timing:
     noticed: list[float] = field(default_factory=list)
     started: list[float] = field(default_factory=list)
     answers: list[float] = field(default_factory=list)
-
-
-class Contender(Protocol):
-    """A program that keeps a child alive. `period_seconds`: its rhythm, within which the kills are spread."""
-
-    name: str
-    period_seconds: float
-    births: Path
-
-    @property
-    def address(self) -> str:
-        """The Unix socket of its child."""
-
-    def noticed_ns(self, pid: int, killed_ns: int) -> int | None:
-        """When it noticed that child `pid` had gone (CLOCK_MONOTONIC), as far as it says."""
-
-
-class Ours:
-    """One instance of a Llamavisor that runs as `llamavisor serve` does."""
-
-    def __init__(self, name: str, instance: str, states: States, births: Path, period_seconds: float) -> None:
-        self.name = name
-        self.instance = instance
-        self.births = births
-        self.period_seconds = period_seconds
-        self._states = states
-
-    @property
-    def address(self) -> str:
-        """Where its child listens."""
-        return str(self._states.newest(self.instance, "ready")["address"]).removeprefix("unix:")
-
-    def noticed_ns(self, pid: int, killed_ns: int) -> int | None:
-        """See `Contender.noticed_ns`."""
-        return self._states.first_after(self.instance, "crashed", killed_ns)
-
-    def ready_ns(self, killed_ns: int) -> int | None:
-        """When Llamavisor said that it was ready again."""
-        return self._states.first_after(self.instance, "ready", killed_ns)
-
-    def pid(self) -> int:
-        """The process of the ready instance."""
-        return int(self._states.newest(self.instance, "ready")["pid"])
-
-
-class States:
-    """What `benchmarks._supervised` prints, by instance; read by a thread."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._seen: list[dict[str, Any]] = []
-        self._process = process
-        threading.Thread(target=self._read, name="states", daemon=True).start()
-
-    def newest(self, instance: str, state: str) -> dict[str, Any]:
-        """The newest line about a state, waited for."""
-        return wait_until(lambda: next(self._of(instance, state), None), f"{instance} to be {state}")
-
-    def first_after(self, instance: str, state: str, after_ns: int) -> int | None:
-        """When a state was entered for the first time since, waited for."""
-
-        def look() -> int | None:
-            times = [int(line["ns"]) for line in self._of(instance, state) if line["ns"] > after_ns]
-            return min(times, default=None)
-
-        return wait_until(look, f"{instance} to be {state}", pause_seconds=0.001)
-
-    def _of(self, instance: str, state: str) -> Iterator[dict[str, Any]]:
-        return (line for line in reversed(self._seen) if line.get("instance") == instance and line["state"] == state)
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._seen.append(json.loads(line))
-
-
-class Supervisord:
-    """supervisord with `startsecs=0` and `autorestart=true`."""
-
-    name = "supervisord"
-    period_seconds = SUPERVISORD_PERIOD_SECONDS
-
-    def __init__(self, processes: Processes, programs: Path, engine: Path) -> None:
-        folder = processes.folder / "supervisord"
-        folder.mkdir()
-        self.births, self.address, self._log = folder / "births", str(folder / "child.sock"), folder / "log"
-        command = f"{engine} {self.births} {self.address} 0 0"
-        configuration = folder / "supervisord.conf"
-        configuration.write_text(
-            f"[supervisord]\nnodaemon=true\nlogfile={self._log}\npidfile={folder / 'pid'}\n"
-            f"[program:child]\ncommand={command}\nstartsecs=0\nautorestart=true\n"
-        )
-        processes.start("supervisord", [programs / "supervisord", "-n", "-c", configuration], cwd=folder)
-
-    def noticed_ns(self, pid: int, killed_ns: int) -> int | None:
-        """See `Contender.noticed_ns`: the newest line of the log that tells of an exit."""
-        lines = [line for line in self._log.read_text().splitlines() if EXIT_LINE in line]
-        times = [_monotonic_ns(_log_time(line)) for line in lines]
-        # The log has milliseconds: what is noticed within the millisecond of the kill looks earlier than it.
-        return next((at for at in times if at > killed_ns - NS_PER_MS), None)
-
-
-class Circus:
-    """circusd with one watcher; `check_delay` is how often it looks."""
-
-    def __init__(self, name: str, check_delay: float, processes: Processes, programs: Path, engine: Path) -> None:
-        self.name = name
-        self.period_seconds = check_delay
-        folder = processes.folder / f"circus-{check_delay:g}"
-        folder.mkdir()
-        self.births, self.address = folder / "births", str(folder / "child.sock")
-        events = f"ipc://{folder / 'events'}"
-        configuration = folder / "circus.ini"
-        configuration.write_text(
-            f"[circus]\ncheck_delay = {check_delay:g}\nendpoint = ipc://{folder / 'control'}\n"
-            f"pubsub_endpoint = {events}\n"
-            f"[watcher:child]\ncmd = {engine} {self.births} {self.address} 0 0\n"
-        )
-        processes.start(folder.name, [programs / "circusd", configuration], cwd=folder)
-        wait_until(lambda: self.births.exists() or None, f"the first child of {name}")
-        listen: list[str | Path] = [programs / "circusctl", "--endpoint", events, "listen", "watcher.child.reap"]
-        self._listener = processes.start(f"{folder.name}-events", listen, env={"PYTHONUNBUFFERED": "1"}, cwd=folder)
-        self._events: queue.SimpleQueue[str] = queue.SimpleQueue()
-        threading.Thread(target=self._read, name=f"{name} events", daemon=True).start()
-
-    def noticed_ns(self, pid: int, killed_ns: int) -> int | None:
-        """See `Contender.noticed_ns`: the time that the event itself tells."""
-        while True:
-            try:
-                line = self._events.get(timeout=NOTICE_PATIENCE_SECONDS)
-            except queue.Empty:
-                return None
-            told = EVENT.search(line)
-            if told is not None and int(told["pid"]) == pid:
-                return _monotonic_ns(float(told["time"]))
-
-    def _read(self) -> None:
-        assert self._listener.stdout is not None
-        for line in self._listener.stdout:
-            self._events.put(line)
-
-
-def _monotonic_ns(unix_seconds: float) -> int:
-    return int(unix_seconds * 1e9) - time.time_ns() + time.monotonic_ns()
-
-
-def _log_time(line: str) -> float:
-    day, clock = line.split(" ", 2)[:2]
-    return datetime.strptime(f"{day} {clock}", "%Y-%m-%d %H:%M:%S,%f").timestamp()
 
 
 def births_of(path: Path) -> list[tuple[int, int]]:

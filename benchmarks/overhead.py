@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks._compiler import build_mock_engine
 from benchmarks._processes import ROOT, Processes, clean_environment, cpu_seconds, hear, wait_until
-from benchmarks._results import NOTHING, Result, Table, finish, median, options, ratio, spread
+from benchmarks._results import NOTHING, Result, Table, finish, middle, options, ratio, spread
 
 DIRECT, OURS, BARE = "direct", "Llamavisor", "bare aiohttp"
 WAYS = (DIRECT, OURS, BARE)
@@ -192,7 +192,7 @@ def request_table(findings: Findings) -> Table:
     )
     rows = [
         (
-            workload.title, str(workload.clients), way, spread(seen.requests_per_second, 0), f"{median(seen.total_ms):.2f}",
+            workload.title, str(workload.clients), way, spread(seen.requests_per_second, 0), middle(seen.total_ms),
             NOTHING if way == DIRECT else spread(seen.added_ms), spread(seen.cpu_us_per_request, 0),
             ratio(seen.requests_per_second, ways[BARE].requests_per_second),
         )
@@ -215,7 +215,7 @@ def stream_table(findings: Findings) -> Table:
     )
     rows = [
         (
-            workload.title, str(workload.clients), way, spread(seen.events_per_second, 0), f"{median(seen.first_ms):.2f}",
+            workload.title, str(workload.clients), way, spread(seen.events_per_second, 0), middle(seen.first_ms),
             NOTHING if way == DIRECT else spread(seen.added_ms), spread(seen.cpu_us_per_event, 1),
             ratio(seen.events_per_second, ways[BARE].events_per_second),
         )
