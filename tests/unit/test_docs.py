@@ -99,6 +99,14 @@ def test_the_index_lists_every_page() -> None:
     assert not missing
 
 
+def test_files_that_are_named_exist() -> None:
+    for page in PAGES:
+        for name in re.findall(
+            r"`((?:tests|benchmarks|deploy|supervisor|web|static)/[\w./-]+)`", page.read_text("utf-8")
+        ):
+            assert (ROOT / name).exists() or name.startswith("web/static/") or "NAME" in name, f"{page.name}: {name}"
+
+
 def test_nothing_is_left_to_be_done() -> None:
     for page in PAGES:
         assert not re.search(r"\b(TODO|FIXME|TBD|XXX|lorem)\b", page.read_text(encoding="utf-8")), page
