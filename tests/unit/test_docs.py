@@ -102,7 +102,7 @@ def test_the_index_lists_every_page() -> None:
 def test_files_that_are_named_exist() -> None:
     for page in PAGES:
         for name in re.findall(
-            r"`((?:tests|benchmarks|deploy|supervisor|web|static)/[\w./-]+)`", page.read_text("utf-8")
+            r"`((?:tests|benchmarks|deploy|supervisor|web|static)/[\w./-]+\.\w+)`", page.read_text("utf-8")
         ):
             assert (ROOT / name).exists() or name.startswith("web/static/") or "NAME" in name, f"{page.name}: {name}"
 
