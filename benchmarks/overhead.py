@@ -151,7 +151,8 @@ def note(seen: Seen, told: Mapping[str, Any], used: float, direct_ms: float) -> 
     if not told["requests"]:
         return
     seen.total_ms.append(told["total_ms"])
-    seen.added_ms.append(told["total_ms"] - direct_ms)
+    if direct_ms:
+        seen.added_ms.append(told["total_ms"] - direct_ms)
     seen.first_ms.append(told["first_ms"])
     seen.events_per_second.append(told["events"] / told["seconds"])
     if used:

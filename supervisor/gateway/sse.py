@@ -69,9 +69,9 @@ class StreamJudge:
         if self.fault is not None:
             return b""
         data = self._held + chunk if self._held else chunk
-        start = 0
+        start = self._pass_plain(data)
         blank_line = _ANY_BLANK_LINE if b"\r" in data else _BLANK_LINE
-        for end in blank_line.finditer(data):
+        for end in blank_line.finditer(data, start):
             self._judge(data[start : end.start()])
             if self.fault is not None:
                 self._held = b""
@@ -88,6 +88,26 @@ class StreamJudge:
             self.fault = "it ended in the middle of an event"
         elif self.fault is None and not self.is_done and not self.has_error:
             self.fault = "it ended without [DONE]"
+
+    def _pass_plain(self, data: bytes) -> int:
+        """Count the events in which nothing is to be judged, all at once, which costs half; where what is not so begins (0: at once)."""
+        end = data.rfind(b"}\n\n") + 3
+        if end < 3 or not self._started or self.is_done or b"\r" in data:
+            return 0
+        events = data.count(b"\n\n", 0, end)
+        are_plain = (
+            data.startswith(b"data: {")
+            and data.count(b"\n", 0, end) == 2 * events
+            and data.count(b"}\n\ndata: {", 0, end) == events - 1
+            and data.find(b'"error"', 0, end) < 0
+            and data.find(b'"usage"', 0, end) < 0
+            and data.find(b'"timings"', 0, end) < 0
+            and (data.isascii() or _is_utf8(data[:end]))
+        )
+        if not are_plain:
+            return 0
+        self.events += events
+        return end
 
     def _judge(self, event: bytes) -> None:
         if not self._started:

@@ -164,3 +164,47 @@ def test_no_bytes_break_the_judge(chunks: list[bytes]) -> None:
     verdict, passed = judge(*chunks)
     assert b"".join(chunks).startswith(passed)
     assert verdict.is_success is (verdict.is_done and verdict.fault is None and not verdict.has_error)
+
+
+class OneByOne(StreamJudge):
+    """Judges each event for itself, plain or not."""
+
+    __slots__ = ()
+
+    def _pass_plain(self, data: bytes) -> int:
+        return 0
+
+
+pieces = st.one_of(
+    st.text(max_size=8).map(event),
+    st.sampled_from(
+        [
+            DONE,
+            b"data: {}\n\n",
+            b'data: {"error":{"message":"lost"}}\n\n',
+            b'data: {"usage":{"completion_tokens":7}}\n\n',
+            b'data: {"timings":{"predicted_n":8}}\n\n',
+            b'data: {"content":"\xff"}\n\n',
+            b": comment\n\n",
+            b"data: {}\r\n\r\n",
+            b"data: {\n\n",
+            b"data: {} \n\n",
+            b"\n",
+            b"\n\n",
+            b"\xef\xbb\xbf",
+            b"data: ",
+        ]
+    ),
+)
+
+
+@given(st.lists(pieces, max_size=10).map(b"".join), st.lists(st.integers(min_value=0, max_value=500), max_size=6))
+def test_events_judged_together_are_judged_as_each_for_itself(stream: bytes, cuts: list[int]) -> None:
+    places = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
+    together, apart = StreamJudge(), OneByOne()
+    for start, end in itertools.pairwise(places):
+        assert together.feed(stream[start:end]) == apart.feed(stream[start:end])
+    together.finish()
+    apart.finish()
+    for verdict in ("events", "fault", "has_error", "is_done", "tokens"):
+        assert getattr(together, verdict) == getattr(apart, verdict)
