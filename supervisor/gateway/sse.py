@@ -92,7 +92,7 @@ class StreamJudge:
     def _pass_plain(self, data: bytes) -> int:
         """Count the events in which nothing is to be judged, all at once, which costs half; where what is not so begins (0: at once)."""
         end = data.rfind(b"}\n\n") + 3
-        if end < 3 or not self._started or self.is_done or b"\r" in data:
+        if end < 3 or self.is_done or b"\r" in data:
             return 0
         events = data.count(b"\n\n", 0, end)
         are_plain = (
@@ -106,6 +106,7 @@ class StreamJudge:
         )
         if not are_plain:
             return 0
+        self._started = True
         self.events += events
         return end
 
