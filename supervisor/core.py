@@ -14,6 +14,7 @@ from typing import Any
 from supervisor.clock import Clock, SystemClock
 from supervisor.config import ConfigError, LoadedSettings, Settings, diff_settings
 from supervisor.data_folder import DataFolder
+from supervisor.errors import NotAvailableError
 from supervisor.events import EventLog
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.health import HealthReport, ReadyReport, health_report, ready_report
@@ -80,6 +81,7 @@ class Supervisor:
         self._load = load
         self._state = _State()
         self._reloading = asyncio.Lock()
+        self._reloads: set[asyncio.Task[ReloadReport]] = set()
         self._survivors: dict[str, posix.Found] = {}
         self._reaper = OrphanReaper(self.clock)
         self.fleet: Fleet
@@ -103,7 +105,7 @@ class Supervisor:
         try:
             await supervisor._open_parts()
         except BaseException:
-            supervisor.folder.close()
+            supervisor._give_back()
             raise
         return supervisor
 
@@ -112,7 +114,7 @@ class Supervisor:
         self._reaper.start()
         self.fleet = Fleet(self.folder, self.events, self.clock)
         self.gateway = Gateway(self.fleet, self.settings, self.clock)
-        self._survivors = find_survivors(self.folder.run_id, self.settings, self.fleet)
+        self._survivors = find_survivors(self.folder.run_id, self.settings)
         await end_leftovers(self.folder.run_id, keep=self._survivors.values())
         await self.fleet.open(self.settings, self._survivors)
 
@@ -149,8 +151,25 @@ class Supervisor:
         self._state.shutdown_requested.set()
 
     async def reload(self) -> ReloadReport:
-        """Read the configuration again and apply it by difference. `ConfigError` leaves everything as it was, and is shown to all."""
+        """Read the configuration again and apply it by difference. `ConfigError` leaves everything as it was, and is shown to all.
+
+        It goes on when the caller is cancelled: half of a difference is neither the old configuration nor the new one.
+        `NotAvailableError` when shutting down.
+        """
+        task = asyncio.create_task(self._reload(), name="reload")
+        self._reloads.add(task)
+        task.add_done_callback(self._reload_done)
+        return await asyncio.shield(task)
+
+    def _reload_done(self, task: asyncio.Task[ReloadReport]) -> None:
+        self._reloads.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.info("Nothing was reloaded: %s", task.exception())
+
+    async def _reload(self) -> ReloadReport:
         async with self._reloading:
+            if self.draining:
+                raise NotAvailableError("The server is shutting down: nothing is reloaded.", code="shutting_down")
             try:
                 loaded = self._load() if self._load is not None else self.loaded
             except ConfigError as error:
@@ -184,16 +203,24 @@ class Supervisor:
         if self._state.closed:
             return
         self._state.closed = self._state.draining = True
+        # A reload that is under way is waited for: it makes and starts instances.
+        async with self._reloading:
+            await self._close_parts()
+
+    async def _close_parts(self) -> None:
         try:
             await self.fleet.stop_all(survivors_too=self._state.stop_survivors)
-            kept = {} if self._state.stop_survivors else find_survivors(self.folder.run_id, self.settings, self.fleet)
+            kept = {} if self._state.stop_survivors else find_survivors(self.folder.run_id, self.settings)
             await self.gateway.close()
             await self.fleet.close()
             await end_leftovers(self.folder.run_id, keep=kept.values())
         finally:
-            self._reaper.close()
-            posix.become_subreaper(enable=False)
-            self.folder.close()
+            self._give_back()
+
+    def _give_back(self) -> None:
+        self._reaper.close()
+        posix.become_subreaper(enable=False)
+        self.folder.close()
 
     def health(self) -> HealthReport:
         """`ok`, `degraded` or `down`, with each instance's state."""

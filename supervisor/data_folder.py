@@ -48,6 +48,7 @@ class DataFolder:
             self.run_id = self._read_run_id()
             self.sockets = self._private_socket_folder()
         except OSError as error:
+            self.close()
             raise LlamavisorError(
                 f"The data folder {self.path} cannot be used: {error.strerror or error}.",
                 code="data_folder_unusable",

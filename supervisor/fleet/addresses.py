@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from supervisor.config.settings import SOCKET_PATH_LIMIT_BYTES, InstanceSettings
 from supervisor.errors import NotAvailableError
 from supervisor.launch import Address
-from supervisor.process.posix import listening_owner
 
 FIRST_PORT = 8134
 LAST_PORT = 65_535
@@ -23,6 +23,11 @@ class AddressBook:
     def __init__(self, socket_folder: Path) -> None:
         self._socket_folder = socket_folder
         self._ports: set[int] = set()
+        self._fixed: frozenset[int] = frozenset()
+
+    def keep_free(self, ports: Iterable[int]) -> None:
+        """Ports that the configuration gives away, not to be chosen for others even while nobody listens there."""
+        self._fixed = frozenset(ports)
 
     def configured(self, settings: InstanceSettings) -> Address | None:
         """The address that the configuration fixes, if it fixes one."""
@@ -52,17 +57,32 @@ class AddressBook:
         path = self._socket_folder / f"{name}.sock"
         if len(os.fsencode(path)) > SOCKET_PATH_LIMIT_BYTES:
             path = self._socket_folder / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.sock"
-        # A file that a killed server left behind would make its successor fail to bind; one that answers is not ours to take.
-        if listening_owner(Address(socket_path=path)) is None:
-            path.unlink(missing_ok=True)
+        self.clear(path)
         return path
+
+    def clear(self, path: Path) -> None:
+        """Take away the file of a Unix socket that a killed server left behind: its successor could not bind. A live one stays."""
+        if _is_abandoned(path):
+            path.unlink(missing_ok=True)
 
     def _free_port(self, host: str) -> int:
         for port in range(FIRST_PORT, LAST_PORT + 1):
-            if port not in self._ports and _can_bind(host, port):
+            if port not in self._ports and port not in self._fixed and _can_bind(host, port):
                 self._ports.add(port)
                 return port
         raise NotAvailableError(f"No port from {FIRST_PORT} upward is free on {host}.", code="port_in_use")
+
+
+def _is_abandoned(path: Path) -> bool:
+    """Whether nobody listens there any more: only a refusal says so; a full backlog is somebody's."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as client:
+        try:
+            client.connect(str(path))
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return False
 
 
 def _plain(host: str) -> str:

@@ -10,7 +10,7 @@ from supervisor.config.diff import SettingsDiff
 from supervisor.config.settings import InstanceSettings, Settings
 from supervisor.config.suggestions import remedy_for
 from supervisor.data_folder import DataFolder
-from supervisor.errors import InstanceNotFoundError, StateConflictError
+from supervisor.errors import InstanceNotFoundError, NotAvailableError, StateConflictError
 from supervisor.events import EventLog
 from supervisor.fleet.addresses import AddressBook
 from supervisor.fleet.planning import Planner
@@ -24,7 +24,8 @@ from supervisor.process.snapshot import InstanceSnapshot
 from supervisor.process.states import State
 from supervisor.process.watch import WatchParts
 
-RUNNING = frozenset({State.STARTING, State.READY, State.CRASHED})
+# Somebody wanted it to run; of one in `error` a changed configuration may be the remedy.
+WANTED = frozenset({State.STARTING, State.READY, State.CRASHED, State.ERROR})
 SETTLED = frozenset({State.INITIAL, State.ERROR})
 
 
@@ -41,7 +42,9 @@ class Fleet:
         self._addresses = AddressBook(folder.sockets)
         self._writer = LogWriter()
         self._instances: dict[str, Instance] = {}
-        self._settings: dict[str, InstanceSettings] = {}
+        self._planners: dict[str, Planner] = {}
+        self._lingering: dict[str, asyncio.Task[None]] = {}
+        self._configured = Settings(instances={})
         self._usage = UsageMeter(clock)
         self._changing = asyncio.Lock()
 
@@ -76,7 +79,7 @@ class Fleet:
     def settings_of(self, name: str) -> InstanceSettings:
         """The settings that an instance was made from."""
         self.get(name)
-        return self._settings[name]
+        return self._planners[name].settings
 
     async def start(self, name: str) -> InstanceSnapshot:
         """Ask an instance to start; `StateConflictError` when it refuses."""
@@ -98,14 +101,11 @@ class Fleet:
         """Memory and processor share of the instances' processes now."""
         return self._usage.read({name: instance.pids() for name, instance in self._instances.items()})
 
-    def digest_of(self, name: str, settings: Settings) -> str:
-        """What a survivor of that instance must carry to be taken back."""
-        return self._planner(name, settings, None).digest
-
     async def open(self, settings: Settings, survivors: Mapping[str, Found]) -> None:
         """Make every configured instance; survivors of an earlier supervisor are handed to theirs. Nothing is started yet."""
+        self._configure(settings)
         for name in settings.instances:
-            self._add(name, settings, survivors.get(name))
+            self._add(name, survivors.get(name))
 
     async def autostart(self, settings: Settings, survivors: Mapping[str, Found]) -> None:
         """Start those that are to start with the supervisor, and those whose process is still there."""
@@ -113,40 +113,54 @@ class Fleet:
         await asyncio.gather(*(self._start_if_it_can(name) for name in wanted))
 
     async def apply(self, settings: Settings, diff: SettingsDiff) -> None:
-        """Carry out a changed configuration by difference: what did not change keeps running."""
+        """Carry out a changed configuration by difference: what did not change keeps running.
+
+        An instance whose process cannot be killed stays, in `error`, until that process is gone; only then does it go, or is replaced.
+        """
         async with self._changing:
-            running = {name for name in diff.changed if self._instances[name].state in RUNNING}
+            self._configure(settings)
+            wanted = {name for name in diff.changed if self._instances[name].state in WANTED}
             await asyncio.gather(*(self._remove(name) for name in (*diff.removed, *diff.changed)))
             for name in (*diff.added, *diff.changed):
-                self._add(name, settings, None)
-            for name in diff.retuned:
-                self._settings[name] = settings.instances[name]
-                self._instances[name].retune(_profile(settings, name), _figures(settings, name))
-            self._instances = {name: self._instances[name] for name in settings.instances}
+                if name not in self._instances:
+                    self._add(name, None)
+            for name in (*diff.retuned, *diff.unchanged):
+                self._retune(name)
+            self._sort()
             added = {name for name in diff.added if settings.instances[name].autostart}
-            await asyncio.gather(*(self._start_if_it_can(name) for name in running | added))
+            await asyncio.gather(*(self._start_if_it_can(name) for name in wanted | added))
 
     async def stop_all(self, *, survivors_too: bool) -> None:
-        """Stop every instance and wait; those that are to survive the supervisor only if `survivors_too`."""
-        leaving = [one for one in self.instances() if survivors_too or not one.profile.survive_supervisor]
+        """Stop every instance and wait; those that are to survive the supervisor only if `survivors_too`, or if they are stopping already."""
+        leaving = [
+            one
+            for one in self.instances()
+            if survivors_too or not one.profile.survive_supervisor or one.state is State.STOPPING
+        ]
+        for instance in leaving:
+            instance.retire()
         await asyncio.gather(*(_stop_and_wait(instance) for instance in leaving))
 
     async def close(self) -> None:
         """Let go of whatever is left, without touching its processes, and end the log writer."""
+        for task in self._lingering.values():
+            task.cancel()
+        await asyncio.gather(*self._lingering.values(), return_exceptions=True)
         await asyncio.gather(*(instance.close() for instance in self.instances()))
         self._instances.clear()
         self._writer.close()
 
     # Making and removing
 
-    def _planner(self, name: str, settings: Settings, survivor: Found | None) -> Planner:
-        own = settings.instances[name]
-        return Planner(name, own, settings.models.folders, self._addresses, self._folder.run_id, survivor)
+    def _configure(self, settings: Settings) -> None:
+        self._configured = settings
+        self._addresses.keep_free(own.port for own in settings.instances.values() if own.port is not None)
 
-    def _add(self, name: str, settings: Settings, survivor: Found | None) -> None:
+    def _add(self, name: str, survivor: Found | None) -> None:
+        settings = self._configured
         own = settings.instances[name]
-        planner = self._planner(name, settings, survivor)
-        parts = WatchParts(planner.plan, planner.describe, self._addresses.release, self._spawn)  # type: ignore[arg-type]
+        planner = Planner(name, own, settings.models.folders, self._addresses, self._folder.run_id, survivor)
+        parts = WatchParts(planner.survivor, planner.plan, planner.describe, self._addresses.release, self._spawn)  # type: ignore[arg-type]
         output = OutputCapture(
             name,
             self._folder.logs / f"{name}.log",
@@ -160,24 +174,55 @@ class Fleet:
             _profile(settings, name), _figures(settings, name), parts, output, self._clock, self._publish
         )
         self._instances[name] = instance
-        self._settings[name] = own
+        self._planners[name] = planner
         instance.open()
         self._publish(instance.snapshot())
 
     async def _remove(self, name: str) -> None:
         instance = self._instances[name]
+        instance.retire()
         await _stop_and_wait(instance)
+        if not instance.remains:
+            await self._forget(instance)
+        elif name not in self._lingering:
+            self._lingering[name] = asyncio.create_task(self._replace_when_gone(instance), name=f"linger:{name}")
+
+    async def _forget(self, instance: Instance) -> None:
+        name = instance.name
         await instance.close()
-        del self._instances[name], self._settings[name]
+        del self._instances[name], self._planners[name]
         self._events.publish("instance_removed", {"instance": name}, instance=name)
+
+    async def _replace_when_gone(self, instance: Instance) -> None:
+        name = instance.name
+        await instance.wait_gone()
+        async with self._changing:
+            del self._lingering[name]
+            if self._instances.get(name) is instance:
+                await self._forget(instance)
+                if name in self._configured.instances:
+                    self._add(name, None)
+                    self._sort()
+
+    def _retune(self, name: str) -> None:
+        settings, instance = self._configured, self._instances[name]
+        own = settings.instances[name]
+        self._planners[name].retune(own, settings.models.folders)
+        instance.retune(_profile(settings, name), _figures(settings, name))
+        instance.output.retune(ring_lines=own.log_ring_lines, file_bytes=own.log_file_bytes, files=own.log_files)
+
+    def _sort(self) -> None:
+        """The order of the configuration; what is not in it any more, but still there, comes last."""
+        names = dict.fromkeys([*self._configured.instances, *self._instances])
+        self._instances = {name: self._instances[name] for name in names}
 
     async def _start_if_it_can(self, name: str) -> None:
         instance = self._instances.get(name)
         if instance is not None and instance.state is State.INITIAL:
             try:
                 await instance.start()
-            except StateConflictError:
-                # Somebody else started it in the same breath, which is what we wanted.
+            except (StateConflictError, NotAvailableError):
+                # Somebody else started it in the same breath, which is what we wanted; or it is about to be removed.
                 return
 
     def _publish(self, snapshot: InstanceSnapshot) -> None:

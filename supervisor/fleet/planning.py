@@ -32,7 +32,7 @@ MODEL_LIST_DEADLINE_SECONDS = 5.0
 
 
 class Planner:
-    """Plans the launches of one instance. `survivor` is taken back at the first launch, once."""
+    """Plans the launches of one instance. `survivor` is taken back at the first launch."""
 
     def __init__(
         self,
@@ -48,18 +48,25 @@ class Planner:
         self._folders = folders
         self._addresses = addresses
         self._run_id = run_id
-        self._survivor = survivor
+        self._found = survivor
         self._engine = ENGINES[settings.engine.kind]
 
     @property
-    def digest(self) -> str:
-        """Names the settings that a process was started with: a survivor with another digest is not taken back."""
-        kept = self._settings.model_dump_json(include=set(PROCESS_FIELDS))
-        return hashlib.sha256(kept.encode()).hexdigest()[:16]
+    def settings(self) -> InstanceSettings:
+        """What the next launch follows."""
+        return self._settings
 
-    async def plan(self) -> LaunchPlan:
-        """The plan of the next launch; `CannotPlanError` when there is nothing to launch."""
-        survivor, self._survivor = self._survivor, None
+    def retune(self, settings: InstanceSettings, folders: tuple[Path, ...]) -> None:
+        """Take settings that change nothing about a process that runs, for launches from now on."""
+        self._settings = settings
+        self._folders = folders
+
+    def survivor(self) -> Found | None:
+        """The process that outlived an earlier supervisor, as long as it lives."""
+        return self._found if self._found is not None and self._found.identity.is_alive() else None
+
+    async def plan(self, survivor: Found | None) -> LaunchPlan:
+        """The plan of the next launch (or of taking back `survivor`); `CannotPlanError` when there is nothing to launch."""
         configured = self._addresses.configured(self._settings)
         try:
             spec = self._spec(configured, survivor, await self._model())
@@ -67,10 +74,9 @@ class Planner:
             raise CannotPlanError(_cause_of(error)) from error
         return LaunchPlan(
             spec=spec,
-            tags=Tags(self._run_id, self._name, self.digest),
+            tags=Tags(self._run_id, self._name, settings_digest(self._settings)),
             survive=self._settings.survive_supervisor,
             may_adopt=configured is not None and self._settings.adopt,
-            survivor=survivor,
         )
 
     async def describe(self, prober: Prober, spec: LaunchSpec) -> tuple[Mapping[str, Any], ...]:
@@ -85,8 +91,14 @@ class Planner:
     def _spec(self, configured: Address | None, survivor: Found | None, model: str | None) -> LaunchSpec:
         if self._settings.url is not None and configured is not None:
             return self._engine.watch_spec(self._name, self._settings, configured)
+        if configured is not None and configured.socket_path is not None:
+            self._addresses.clear(configured.socket_path)
         address = configured or _address_of(survivor) or self._chosen()
-        return self._engine.launch_spec(self._name, self._settings, address, model)
+        try:
+            return self._engine.launch_spec(self._name, self._settings, address, model)
+        except LlamavisorError:
+            self._addresses.release(address)
+            raise
 
     def _chosen(self) -> Address:
         unix_socket = self._engine.uses_unix_socket(self._settings)
@@ -102,6 +114,12 @@ class Planner:
             logger.warning("%s: its list of models was not understood: %s", self._name, error)
             found = []
         return found or await asyncio.to_thread(_model_of_file, spec)
+
+
+def settings_digest(settings: InstanceSettings) -> str:
+    """Names the settings that a process was started with: a survivor with another digest is not taken back."""
+    kept = settings.model_dump_json(include=set(PROCESS_FIELDS))
+    return hashlib.sha256(kept.encode()).hexdigest()[:16]
 
 
 def _model_of_file(spec: LaunchSpec) -> list[Model]:

@@ -9,14 +9,11 @@ import asyncio
 import logging
 import signal
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from supervisor.config.settings import Settings
+from supervisor.fleet.planning import settings_digest
 from supervisor.process import posix, reaper, spawning
 from supervisor.process.posix import Found
-
-if TYPE_CHECKING:
-    from supervisor.fleet.fleet import Fleet
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +21,7 @@ GONE_CHECK_SECONDS = 0.02
 GONE_DEADLINE_SECONDS = 5.0
 
 
-def find_survivors(run_id: str, settings: Settings, fleet: Fleet) -> dict[str, Found]:
+def find_survivors(run_id: str, settings: Settings) -> dict[str, Found]:
     """The servers that may go on, by instance: marked as survivors, still configured, and started with the very same settings.
 
     Of several processes of one instance the group's leader is the server; the others are its children.
@@ -36,7 +33,7 @@ def find_survivors(run_id: str, settings: Settings, fleet: Fleet) -> dict[str, F
         if own is None or not own.survive_supervisor:
             continue
         is_leader = found.identity in posix.group_members(found.identity.pid)
-        if is_leader and found.environ.get(spawning.SPEC) == fleet.digest_of(name, settings):
+        if is_leader and found.environ.get(spawning.SPEC) == settings_digest(own):
             survivors.setdefault(name, found)
     return survivors
 

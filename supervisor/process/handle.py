@@ -51,7 +51,7 @@ class ProcessHandle(Protocol):
         """Whether the socket that listens on an address belongs to one of its processes; a socket that cannot be seen does not."""
 
     def close(self) -> None:
-        """Let go of the descriptors, not of life: nothing is killed, but a child that watches its stdin learns that we left. Idempotent."""
+        """Let go of the descriptors, not of life: nothing is killed (any more). A child that watches its stdin learns that we left. Idempotent."""
 
 
 class WatchedProcess:
@@ -109,6 +109,8 @@ class WatchedProcess:
         if self._watch is not None:
             self._watch.close()
             self._watch = None
+        if self._climb is not None:
+            self._climb.cancel()
         self.exited.cancel()
 
     async def _end(self, ladder: StopLadder, grace_seconds: float) -> bool:

@@ -76,6 +76,7 @@ class Instance:
         self._timers: dict[life.Timer, Timer] = {}
         self._listeners: set[Callable[[State], None]] = set()
         self._ready_at_ms: int | None = None
+        self._is_retired = False
 
     @property
     def name(self) -> str:
@@ -109,6 +110,11 @@ class Instance:
         return self._watch
 
     @property
+    def remains(self) -> bool:
+        """Whether processes of the present generation may still exist."""
+        return self._lifecycle.remains
+
+    @property
     def requests_active(self) -> int:
         """Requests that our door is serving from it now."""
         return self.traffic.active
@@ -133,6 +139,10 @@ class Instance:
         if self._watch is not None:
             await self._watch.close()
         self.output.close()
+
+    def retire(self) -> None:
+        """From now on it may only stop: whoever is about to remove it must not be overtaken by a start."""
+        self._is_retired = True
 
     async def start(self) -> InstanceSnapshot:
         """Ask for `starting`; `StateConflictError` when refused."""
@@ -168,6 +178,17 @@ class Instance:
                 return await reached
         finally:
             self._listeners.discard(look)
+
+    async def wait_gone(self) -> None:
+        """Wait until nothing of it is left, however long an unkillable process takes."""
+        moved = asyncio.Event()
+        forget = self.on_change(lambda _state: moved.set())
+        try:
+            while self.remains:
+                moved.clear()
+                await moved.wait()
+        finally:
+            forget()
 
     def on_change(self, listener: Callable[[State], None]) -> Callable[[], None]:
         """Call `listener` with each state that is entered; the answer takes it off again."""
@@ -226,7 +247,8 @@ class Instance:
     # The owner task
 
     async def _ask(self, message: Message) -> InstanceSnapshot:
-        if self._owner is None or self._owner.done():
+        leaves = self._is_retired and not isinstance(message, life.Stop)
+        if leaves or self._owner is None or self._owner.done():
             raise NotAvailableError(f"{self.name} is being removed.", code="shutting_down")
         reply: asyncio.Future[InstanceSnapshot] = asyncio.get_running_loop().create_future()
         self._mailbox.put_nowait(_Request(message, reply))
@@ -268,7 +290,9 @@ class Instance:
             case life.Launch(generation):
                 self._launch(generation)
             case life.End():
-                self._ending = asyncio.create_task(self._end(effect), name=f"end:{self.name}:{effect.generation}")
+                self._ending = asyncio.create_task(
+                    self._end(effect, self._ending), name=f"end:{self.name}:{effect.generation}"
+                )
             case life.Arm(timer, generation, delay_seconds):
                 due = life.TimerDue(timer, generation)
                 self._timers[timer] = self._clock.call_later(delay_seconds, lambda: self._report(due))
@@ -300,7 +324,11 @@ class Instance:
         )
         self._watch.begin()
 
-    async def _end(self, effect: life.End) -> None:
+    async def _end(self, effect: life.End, before: asyncio.Task[None] | None) -> None:
+        # One end at a time: of two, the later could still be searching for processes when the next generation is there already.
+        if before is not None:
+            before.cancel()
+            await asyncio.gather(before, return_exceptions=True)
         watch = self._watch
         if watch is not None and watch.generation == effect.generation:
             await watch.end(graceful=effect.graceful, kill_adopted=effect.kill_adopted)

@@ -210,6 +210,9 @@ class Lifecycle:
             self._machine.fire(Trigger.STUCK)
         elif self.state is State.CRASHED:
             self._machine.fire(Trigger.GAVE_UP)
+        elif self.state is State.ERROR:
+            # No move, but another cause than was told.
+            self._effects.append(Changed(self.state))
 
     def _on_timer(self, message: TimerDue) -> None:
         if message.generation != self.generation:

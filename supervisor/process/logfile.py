@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import threading
@@ -30,7 +31,11 @@ def numbered(path: Path, number: int) -> Path:
 
 
 def shift(path: Path, files: int) -> None:
-    """Make room for a new `path.1`; the oldest of `files` files (the current one counts) goes."""
+    """Make room for a new `path.1`; of `files` files (the current one counts) the oldest goes, and what an earlier, larger limit left."""
+    for number in itertools.count(max(1, files)):
+        if not numbered(path, number).exists():
+            break
+        numbered(path, number).unlink()
     for number in range(files - 1, 0, -1):
         source = numbered(path, number)
         if number == files - 1:
@@ -65,6 +70,10 @@ class RotatingFile:
                 log.warning("cannot write the log %s: %s", self.path, failure.strerror)
             self.error = f"cannot write {self.path.name}: {failure.strerror}"
             self.errors += 1
+
+    def retune(self, *, file_bytes: int, files: int) -> None:
+        """Take other limits, from the next write on; may be called on any thread."""
+        self._file_bytes, self._files = file_bytes, max(1, files)
 
     def close(self) -> None:
         """Close the file; a later write opens it again."""

@@ -118,6 +118,15 @@ class OutputCapture:
         self._load_pattern = re.compile(load_progress) if load_progress else None
         self.load_progress = None
 
+    def retune(self, *, ring_lines: int, file_bytes: int, files: int) -> None:
+        """Take other limits; what is beyond them goes with the next line, the next rotation."""
+        self._ring_lines = ring_lines
+        self._limits = (file_bytes, files)
+        if self._file is not None:
+            self._file.retune(file_bytes=file_bytes, files=files)
+        if self._survivor is not None:
+            self._survivor.retune(file_bytes=file_bytes, files=files)
+
     def attach(self, descriptor: int, stream: Stream) -> None:
         """Read a pipe from now on; the descriptor is ours from here and closed at its end."""
         os.set_blocking(descriptor, False)

@@ -64,25 +64,44 @@ def unix_peer(path: Path) -> int | None:
 
 
 def tcp_listening_inodes(host: str, port: int) -> set[int]:
-    """Inodes of the sockets that a connection to `host:port` would reach: those bound to it, else those bound to every address."""
+    """Inodes of the sockets that a connection to `host:port` would reach: those bound to it, else those bound to every address.
+
+    None for a host elsewhere: a socket of this machine on the same port has nothing to do with it.
+    """
     exact: set[int] = set()
     wildcard: set[int] = set()
-    wanted = _addresses_of(host)
+    wanted = _addresses_here(host)
+    if not wanted:
+        return set()
     for local, inode in _listening_rows(port):
         if local.is_unspecified:
             wildcard.add(inode)
-        elif not wanted or local in wanted:
+        elif local in wanted:
             exact.add(inode)
     return exact or wildcard
 
 
-def _addresses_of(host: str) -> set[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+def _addresses_here(host: str) -> set[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """The addresses of this machine that `host` means; none for another machine, and for a name, which could be anybody's."""
     if host == "localhost":
         return {ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1")}
     try:
-        return {ipaddress.ip_address(host)}
+        address = ipaddress.ip_address(host)
     except ValueError:
         return set()
+    return {address} if _is_of_this_machine(address) else set()
+
+
+def _is_of_this_machine(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Only an address of one's own can be bound."""
+    if address.is_loopback:
+        return True
+    with socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((str(address), 0))
+        except OSError:
+            return False
+    return True
 
 
 def _listening_rows(port: int) -> list[tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int]]:

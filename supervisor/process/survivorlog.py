@@ -28,6 +28,10 @@ class SurvivorLog:
         self._offset = max(0, self._size() - LOOK_BACK_BYTES) if offset is None else offset
         self._assembler = LineAssembler()
 
+    def retune(self, *, file_bytes: int, files: int) -> None:
+        """Take other limits, from the next poll on."""
+        self._file_bytes, self._files = file_bytes, files
+
     def poll(self) -> tuple[list[bytes], int]:
         """The lines that are new, and how many bytes were skipped because more came than `POLL_BYTES`."""
         size = self._size()

@@ -33,15 +33,13 @@ STUCK_RECHECK_SECONDS = 1.0
 class LaunchPlan:
     """What one launch is to do.
 
-    `may_adopt`: a server that already answers at the configured address is taken; `survivor`: a server of ours that outlived an earlier
-    supervisor, to be taken back instead of spawning.
+    `may_adopt`: a server that already answers at the configured address is taken.
     """
 
     spec: LaunchSpec
     tags: Tags
     survive: bool = False
     may_adopt: bool = False
-    survivor: posix.Found | None = None
 
 
 class CannotPlanError(LlamavisorError):
@@ -58,11 +56,13 @@ class CannotPlanError(LlamavisorError):
 class WatchParts:
     """What the fleet lends to an instance.
 
-    `plan` says what the next launch is to do, or raises `CannotPlanError`; `describe` lists the models that a ready server has; `release`
-    takes the address back when nothing of the generation is left; `spawn` starts the process.
+    `survivor` is a server of ours that outlived an earlier supervisor and still lives, to be taken back instead of spawning; `plan` says
+    what the next launch is to do (around that survivor, if there is one), or raises `CannotPlanError`; `describe` lists the models that a
+    ready server has; `release` takes the address back when nothing of the generation is left; `spawn` starts the process.
     """
 
-    plan: Callable[[], Awaitable[LaunchPlan]]
+    survivor: Callable[[], posix.Found | None]
+    plan: Callable[[posix.Found | None], Awaitable[LaunchPlan]]
     describe: Callable[[Prober, LaunchSpec], Awaitable[tuple[Mapping[str, Any], ...]]]
     release: Callable[[Address], None]
     spawn: Callable[..., ProcessHandle] = spawn
@@ -101,6 +101,7 @@ class Watch:
         self._task: asyncio.Task[None] | None = None
         self._adopted = False
         self._was_ready = False
+        self._is_over = False
         self._oom_kills_before: int | None = None
 
     @property
@@ -119,7 +120,12 @@ class Watch:
             self.observer.figures = figures
 
     async def end(self, *, graceful: bool, kill_adopted: bool) -> None:
-        """Stop observing, end the processes, and report `Gone`, or `Stuck` and later `Gone`. An adopted server is only let go."""
+        """Stop observing, end the processes, and report `Gone`, or `Stuck` and later `Gone`. An adopted server is only let go.
+
+        Once `Gone` is reported, nothing is done any more: what carries the instance's marks then is of the next generation.
+        """
+        if self._is_over:
+            return
         await self._stop_observing()
         if self.handle is not None:
             if not self._adopted or kill_adopted:
@@ -127,6 +133,7 @@ class Watch:
             self.handle.close()
         if self.spec is not None:
             self._parts.release(self.spec.address)
+        self._is_over = True
         self._report(Gone(self.generation))
 
     async def close(self) -> None:
@@ -151,10 +158,16 @@ class Watch:
 
     async def _run(self) -> None:
         try:
-            plan = await self._parts.plan()
+            # Before anything is awaited: from here on, whoever ends this generation ends the survivor with it.
+            survivor = self._parts.survivor()
+            if survivor is not None:
+                self._take(reattach(survivor, self._output))
+            plan = await self._parts.plan(survivor)
             self.spec = plan.spec
             self._prober = Prober(plan.spec.address, plan.spec.probe)
-            await self._launch(plan, self._prober)
+            if self.handle is None:
+                await self._launch(plan, self._prober)
+            self._changed()
             await self._observe(plan.spec, self._prober)
         except GivenUp as seen:
             self._report(Failed(self.generation, seen.cause))
@@ -170,9 +183,7 @@ class Watch:
 
     async def _launch(self, plan: LaunchPlan, prober: Prober) -> None:
         spec = plan.spec
-        if plan.survivor is not None:
-            self._take(reattach(plan.survivor, self._output))
-        elif plan.may_adopt and await prober.matches_signature(self._figures.probe_deadline_seconds):
+        if plan.may_adopt and await prober.matches_signature(self._figures.probe_deadline_seconds):
             self._adopted = True
             owner = posix.listening_owner(spec.address)
             if owner is not None:
@@ -181,7 +192,6 @@ class Watch:
             raise GivenUp(_not_answering(spec.address))
         else:
             self._spawn(plan)
-        self._changed()
 
     def _spawn(self, plan: LaunchPlan) -> None:
         spec = plan.spec

@@ -9,7 +9,7 @@ import pytest
 
 from supervisor.errors import StateConflictError
 from supervisor.process.states import State
-from tests.fixtures.house import House, misbehaving
+from tests.fixtures.house import House, Unkillable, misbehaving
 from tests.fixtures.nursery import until
 
 pytestmark = pytest.mark.faults
@@ -116,18 +116,3 @@ async def test_row_12_what_cannot_be_killed_is_an_error_and_keeps_its_slot(house
     await until(lambda: not house["one"].snapshot().remains, "the process to be gone at last")
     await house["one"].start()
     await house.reach("one", State.READY)
-
-
-class Unkillable:
-    """A real process behind a handle that reports, as long as `survives`, what the kernel would of one stuck in a driver."""
-
-    def __init__(self, handle: object) -> None:
-        self._handle = handle
-        self.survives = True
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._handle, name)
-
-    async def terminate(self, grace_seconds: float, *, force: bool = False) -> bool:
-        """False as long as it survives."""
-        return not self.survives and await self._handle.terminate(grace_seconds, force=force)  # type: ignore[attr-defined]

@@ -154,6 +154,14 @@ class TestSockets:
             assert posix.listening_owner(Address(socket_path=tmp_path / "s.sock")) == os.getpid()
             assert not child.owns(Address(socket_path=tmp_path / "s.sock"))
 
+    @pytest.mark.parametrize("host", ["192.0.2.1", "gpu-box.example"])
+    async def test_the_owner_of_an_address_elsewhere_is_nobody_here(self, host: str) -> None:
+        """Adopted by mistake, the wrong process would be watched, and killed by `stop?kill=1`."""
+        with socket.create_server(("0.0.0.0", 0)) as local:
+            port = local.getsockname()[1]
+            assert posix.listening_owner(Address(host="127.0.0.1", port=port)) == os.getpid()
+            assert posix.listening_owner(Address(host=host, port=port)) is None
+
     async def test_a_shared_port_is_ours_only_when_nobody_shares_it(self, nursery: Nursery) -> None:
         """With SO_REUSEPORT the kernel deals connections to both."""
         with socket.socket() as stranger:

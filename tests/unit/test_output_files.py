@@ -37,6 +37,18 @@ def test_disk_use_has_a_hard_cap_and_the_newest_lines_stay(tmp_path: Path, files
     assert (tmp_path / "a.log").read_bytes().endswith(b"\n499\n")
 
 
+def test_a_smaller_cap_takes_effect_on_what_is_there(tmp_path: Path) -> None:
+    file = RotatingFile(tmp_path / "a.log", file_bytes=1_000, files=5)
+    for _ in range(500):
+        file.write(LINE)
+    file.retune(file_bytes=500, files=2)
+    for _ in range(50):
+        file.write(LINE)
+    file.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.log", "a.log.1"]
+    assert (tmp_path / "a.log").stat().st_size <= 500
+
+
 def test_a_block_larger_than_a_file_is_capped_too(tmp_path: Path) -> None:
     file = RotatingFile(tmp_path / "a.log", file_bytes=1_000, files=3)
     file.write(LINE * 1_000)
