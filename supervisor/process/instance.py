@@ -279,7 +279,11 @@ class Instance:
                 reply.set_exception(error)
             return
         for effect in effects:
-            self._carry_out(effect)
+            try:
+                self._carry_out(effect)
+            except Exception:
+                # An owner that died of a listener's fault would leave its process to nobody.
+                logger.exception("%s: %r could not be carried out", self.name, effect)
         if reply is not None and not reply.done():
             reply.set_result(self.snapshot())
 

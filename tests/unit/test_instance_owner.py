@@ -1,0 +1,67 @@
+"""The owner task of an instance: nobody else's fault ends it, and whoever is removed takes no more requests."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from supervisor.errors import NotAvailableError
+from supervisor.process.figures import Figures
+from supervisor.process.instance import Instance, Profile
+from supervisor.process.output import LogWriter, OutputCapture
+from supervisor.process.snapshot import InstanceSnapshot
+from supervisor.process.states import State
+from supervisor.testing import FakeClock, FakeWatch
+
+
+def make(watches: list[FakeWatch], told: list[State]) -> Instance:
+    """An instance whose processes are faked; it tells its states to `told`."""
+    clock, nothing = FakeClock(), None
+
+    def watch(**lent: Any) -> FakeWatch:
+        watches.append(FakeWatch(**lent))
+        return watches[-1]
+
+    def publish(snapshot: InstanceSnapshot) -> None:
+        told.append(snapshot.state)
+
+    output = OutputCapture("one", None, ring_lines=1, file_bytes=1, files=1, clock=clock, writer=LogWriter())
+    parts: Any = nothing
+    return Instance(Profile("one", "command"), Figures(), parts, output, clock, publish, watch=watch)
+
+
+async def test_a_listener_that_fails_does_not_end_the_owner(caplog: pytest.LogCaptureFixture) -> None:
+    watches: list[FakeWatch] = []
+    told: list[State] = []
+    instance = make(watches, told)
+    instance.open()
+
+    def fail(_state: State) -> None:
+        raise RuntimeError("a fault of somebody else's")
+
+    instance.on_change(fail)
+    async with asyncio.timeout(5):
+        assert (await instance.start()).state is State.STARTING
+        assert [watch.begun for watch in watches] == [True]
+        assert (await instance.stop()).state is State.STOPPING
+    assert "a fault of somebody else's" in caplog.text
+    await instance.close()
+
+
+async def test_who_is_retired_stops_and_does_not_start() -> None:
+    watches: list[FakeWatch] = []
+    instance = make(watches, [])
+    instance.open()
+    await instance.start()
+    instance.retire()
+    for request in (instance.start, instance.restart):
+        with pytest.raises(NotAvailableError):
+            await request()
+    assert (await instance.stop()).state is State.STOPPING
+    watches[0].settle()
+    async with asyncio.timeout(5):
+        await instance.wait_gone()
+        assert await instance.wait_for({State.INITIAL}) is State.INITIAL
+    await instance.close()
