@@ -10,6 +10,7 @@
     │   ├── InstanceNotFoundError   404 instance_not_found
     │   └── ModelNotFoundError      404 model_not_found
     ├── StateConflictError          409 state_conflict
+    ├── RequestTimeoutError         408 request_timeout
     ├── PayloadTooLargeError        413 payload_too_large
     ├── InvalidConfigurationError   422 invalid_configuration
     ├── EngineDiedError             502 engine_died
@@ -97,6 +98,12 @@ class StateConflictError(LlamavisorError):
     """The state machine refuses this event in this state; `details["state"]` holds the state."""
 
     code, status = "state_conflict", 409
+
+
+class RequestTimeoutError(LlamavisorError):
+    """The client did not send its body within `server.body_deadline_seconds`."""
+
+    code, status = "request_timeout", 408
 
 
 class PayloadTooLargeError(LlamavisorError):

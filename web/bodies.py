@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from aiohttp import web
 
-from supervisor.errors import MalformedRequestError, PayloadTooLargeError
+from supervisor.errors import MalformedRequestError, PayloadTooLargeError, RequestTimeoutError
+from web.keys import SUPERVISOR
 
 
 async def read_body(request: web.Request, limit_bytes: int) -> bytes:
-    """The whole body. Raises PayloadTooLargeError as soon as it is known to exceed `limit_bytes`, declared or not."""
+    """The whole body. Raises PayloadTooLargeError as soon as it is known to exceed `limit_bytes`, declared or not.
+
+    RequestTimeoutError when it is not complete within `server.body_deadline_seconds`.
+    """
     declared = request.content_length
     if declared is not None and declared > limit_bytes:
         raise _too_large(limit_bytes)
+    deadline_seconds = request.app[SUPERVISOR].settings.server.body_deadline_seconds
+    try:
+        async with asyncio.timeout(deadline_seconds):
+            return await _read_at_most(request, limit_bytes)
+    except TimeoutError:
+        raise RequestTimeoutError(
+            f"The body was not complete within {deadline_seconds:g} s.", param="body", remedy="Send it faster."
+        ) from None
+
+
+async def _read_at_most(request: web.Request, limit_bytes: int) -> bytes:
     parts = bytearray()
     async for chunk in request.content.iter_any():
         parts += chunk

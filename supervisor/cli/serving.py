@@ -15,6 +15,8 @@ from pathlib import Path
 
 import watchfiles
 
+from supervisor.cli.journal import Journal
+from supervisor.cli.logs_setup import set_up_logging
 from supervisor.cli.systemd import Notifier
 from supervisor.config import ConfigError, LoadedSettings
 from supervisor.core import Supervisor
@@ -49,12 +51,15 @@ class Server:
         self._signals = 0
         self._forced = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
+        self._file_watch: asyncio.Task[None] | None = None
 
     async def run(self) -> int:
         """Serve until asked to end; the exit code."""
         supervisor = await Supervisor.open(self._plan.loaded, self._plan.data_folder, load=self._plan.load)
         web = WebServer(supervisor)
+        journal = Journal(supervisor.events)
         try:
+            self._spawn(self._keep_journal(supervisor, journal), "journal")
             await web.start()
             self._listen_to_signals(supervisor)
             await supervisor.start()
@@ -63,6 +68,7 @@ class Server:
             await self._drain(supervisor)
         finally:
             await self._clean_up(supervisor, web)
+            journal.catch_up()
         return EXIT_FORCED if self._forced.is_set() else 0
 
     def _tell(self, supervisor: Supervisor, url: str) -> None:
@@ -70,17 +76,17 @@ class Server:
         self._plan.announce(supervisor, url)
         self._notifier.notify(READY=1, STATUS=f"Serving at {url}", MAINPID=os.getpid())
         self._notifier.start_watchdog()
-        self._spawn(self._keep_status(supervisor, url), "systemd-status")
-        if supervisor.settings.reload_on_change and supervisor.loaded.source_path is not None:
-            self._spawn(self._reload_on_change(supervisor, supervisor.loaded.source_path), "reload-on-change")
+        self._spawn(self._follow_events(supervisor, url), "follow-events")
+        self._watch_file(supervisor)
         if self._plan.open_browser:
             self._spawn(asyncio.to_thread(webbrowser.open, url), "open-browser")
 
-    def _spawn(self, work: object, name: str) -> None:
+    def _spawn(self, work: object, name: str) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[call-overload]
         task.set_name(name)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+        return task
 
     def _listen_to_signals(self, supervisor: Supervisor) -> None:
         loop = asyncio.get_running_loop()
@@ -96,6 +102,15 @@ class Server:
         else:
             self._forced.set()
             supervisor.hurry()
+
+    def _watch_file(self, supervisor: Supervisor) -> None:
+        """Watch the configuration file, or no longer, as the settings in force say."""
+        path, wanted = supervisor.loaded.source_path, supervisor.settings.reload_on_change
+        if self._file_watch is not None and not wanted:
+            self._file_watch.cancel()
+            self._file_watch = None
+        elif self._file_watch is None and wanted and path is not None:
+            self._file_watch = self._spawn(self._reload_on_change(supervisor, path), "reload-on-change")
 
     async def _reload(self, supervisor: Supervisor) -> None:
         self._notifier.notify(RELOADING=1)
@@ -113,11 +128,18 @@ class Server:
             if any(Path(changed) == path for _, changed in changes):
                 await self._reload(supervisor)
 
-    async def _keep_status(self, supervisor: Supervisor, url: str) -> None:
+    async def _follow_events(self, supervisor: Supervisor, url: str) -> None:
         async for event in supervisor.events.subscribe():
-            if event.type == "llama_status":
+            if event.type == "configuration_reloaded":
+                set_up_logging(supervisor.settings.logging)
+                self._watch_file(supervisor)
+            elif event.type == "llama_status":
                 ready = sum(one.state is State.READY for one in supervisor.fleet.instances())
                 self._notifier.notify(STATUS=f"{url}: {ready} of {len(supervisor.fleet.names())} instances ready")
+
+    async def _keep_journal(self, supervisor: Supervisor, journal: Journal) -> None:
+        async for _ in supervisor.events.subscribe():
+            journal.catch_up()
 
     async def _drain(self, supervisor: Supervisor) -> None:
         self._notifier.notify(STOPPING=1, STATUS="Draining: running answers may finish")

@@ -93,7 +93,6 @@ SERVER = {
     "tls": {"certificate": "/c", "key": "/k"},
     "insecure": True,
     "max_body_bytes": 4096,
-    "header_deadline_seconds": 1,
     "body_deadline_seconds": 1,
     "shutdown_grace_seconds": 1,
     "upstream_idle_seconds": 1,

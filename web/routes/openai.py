@@ -49,6 +49,7 @@ _REFUSALS = {
         "The request breaks the contract, or the engine refuses it; `error.param` names the field.", ref("Error")
     ),
     404: Reply("No such model; the message has the nearest.", ref("Error")),
+    408: Reply("The body was not complete within `server.body_deadline_seconds`.", ref("Error")),
     413: Reply("The body exceeds `server.max_body_bytes`.", ref("Error")),
     502: Reply("The engine died, or its answer is not complete.", ref("Error")),
     503: Reply("Not ready now; `Retry-After` says when to come back, if it comes back by itself.", ref("Error")),
