@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import re
+import select
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmarks._processes import Processes, wait_until
+from benchmarks._processes import PATIENCE_SECONDS, Processes, wait_until
 
 SUPERVISORD_PERIOD_SECONDS = 1.0
 NOTICE_PATIENCE_SECONDS = 0.5
@@ -24,12 +27,40 @@ EXIT_LINE = "exited: "
 EVENT = re.compile(r'"process_pid": (?P<pid>\d+), "time": (?P<time>[\d.]+)')
 
 
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """A child: its process id, and when it began (CLOCK_MONOTONIC)."""
+
+    pid: int
+    ns: int
+
+
+class Births:
+    """The pipe into which each child writes its process id and its first moment: whoever waits here takes no processor time from the others."""
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self.path = path
+        # Open for writing too, or it would be at its end whenever no child has it open.
+        self._pipe = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+    def next(self, whose: str) -> Birth:
+        """The next child, waited for."""
+        if not select.select([self._pipe], [], [], PATIENCE_SECONDS)[0]:
+            raise RuntimeError(f"waited {PATIENCE_SECONDS:g} s for a child of {whose}")
+        line = b""
+        while not line.endswith(b"\n"):
+            line += os.read(self._pipe, 1)
+        pid, born_ns = line.split()
+        return Birth(int(pid), int(born_ns))
+
+
 class Contender(Protocol):
     """A program that keeps a child alive. `period_seconds`: its rhythm, within which the kills are spread."""
 
     name: str
     period_seconds: float
-    births: Path
+    births: Births
 
     @property
     def address(self) -> str:
@@ -42,7 +73,7 @@ class Contender(Protocol):
 class Ours:
     """One instance of a Llamavisor that runs as `llamavisor serve` does."""
 
-    def __init__(self, name: str, instance: str, states: States, births: Path, period_seconds: float) -> None:
+    def __init__(self, name: str, instance: str, states: States, births: Births, period_seconds: float) -> None:
         self.name = name
         self.instance = instance
         self.births = births
@@ -106,8 +137,8 @@ class Supervisord:
     def __init__(self, processes: Processes, programs: Path, engine: Path) -> None:
         folder = processes.folder / "supervisord"
         folder.mkdir()
-        self.births, self.address, self._log = folder / "births", str(folder / "child.sock"), folder / "log"
-        command = f"{engine} {self.births} {self.address} 0 0"
+        self.births, self.address, self._log = Births(folder / "births"), str(folder / "child.sock"), folder / "log"
+        command = f"{engine} {self.births.path} {self.address} 0 0"
         configuration = folder / "supervisord.conf"
         configuration.write_text(
             f"[supervisord]\nnodaemon=true\nlogfile={self._log}\npidfile={folder / 'pid'}\n"
@@ -131,16 +162,15 @@ class Circus:
         self.period_seconds = check_delay
         folder = processes.folder / f"circus-{check_delay:g}"
         folder.mkdir()
-        self.births, self.address = folder / "births", str(folder / "child.sock")
+        self.births, self.address = Births(folder / "births"), str(folder / "child.sock")
         events = f"ipc://{folder / 'events'}"
         configuration = folder / "circus.ini"
         configuration.write_text(
             f"[circus]\ncheck_delay = {check_delay:g}\nendpoint = ipc://{folder / 'control'}\n"
             f"pubsub_endpoint = {events}\n"
-            f"[watcher:child]\ncmd = {engine} {self.births} {self.address} 0 0\n"
+            f"[watcher:child]\ncmd = {engine} {self.births.path} {self.address} 0 0\n"
         )
         processes.start(folder.name, [programs / "circusd", configuration], cwd=folder)
-        wait_until(lambda: self.births.exists() or None, f"the first child of {name}")
         listen: list[str | Path] = [programs / "circusctl", "--endpoint", events, "listen", "watcher.child.reap"]
         self._listener = processes.start(f"{folder.name}-events", listen, env={"PYTHONUNBUFFERED": "1"}, cwd=folder)
         self._events: queue.SimpleQueue[str] = queue.SimpleQueue()

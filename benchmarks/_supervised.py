@@ -21,6 +21,8 @@ from supervisor.core import Supervisor
 from supervisor.process.instance import Instance
 from supervisor.process.states import State
 
+LINE_DELAY_SECONDS = 0.02
+
 
 def main(config: Path, data_folder: Path) -> int:
     """Serve until told to end by a signal."""
@@ -40,8 +42,13 @@ def announce(supervisor: Supervisor, url: str) -> None:
 
 
 def report(instance: Instance, state: State) -> None:
-    """One line about one state."""
+    """Note the moment; the words come later, so that they are no part of what is measured."""
     at_ns = time.monotonic_ns()
+    asyncio.get_running_loop().call_later(LINE_DELAY_SECONDS, tell, instance, state, at_ns)
+
+
+def tell(instance: Instance, state: State, at_ns: int) -> None:
+    """One line about one state."""
     snapshot = instance.snapshot()
     pid = snapshot.pid if state is State.READY else None
     say({"instance": instance.name, "state": state.value, "ns": at_ns, "pid": pid, "address": snapshot.address})

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._compiler import build_mock_engine
-from benchmarks._contenders import NS_PER_MS, Circus, Contender, Ours, States, Supervisord
+from benchmarks._contenders import NS_PER_MS, Birth, Births, Circus, Contender, Ours, States, Supervisord
 from benchmarks._processes import Processes, wait_until
 from benchmarks._results import NOTHING, Result, Table, finish, installed_versions, median, options, ratio, spread
 
@@ -45,15 +45,6 @@ class Timing:
     answers: list[float] = field(default_factory=list)
 
 
-def births_of(path: Path) -> list[tuple[int, int]]:
-    """The children so far: process id, and its first moment (CLOCK_MONOTONIC, ns)."""
-    text = path.read_text() if path.exists() else ""
-    return [
-        (int(pid), int(born))
-        for pid, born in (line.split() for line in text.splitlines(keepends=True) if line[-1] == "\n")
-    ]
-
-
 def answering_pid(address: str) -> int | None:
     """The process id that the child at a Unix socket answers with; None while there is none."""
     with socket.socket(socket.AF_UNIX) as client:
@@ -67,24 +58,29 @@ def answering_pid(address: str) -> int | None:
     return int(body) if body.isdigit() else None
 
 
-def measure(contender: Contender, timing: Timing, source: random.Random) -> None:
-    """One kill, and what follows."""
-    pid = wait_until(lambda: answering_pid(contender.address), f"the child of {contender.name}")
+def measure(contender: Contender, timing: Timing, source: random.Random, child: Birth) -> Birth:
+    """Kill the contender's child, and see what follows; the child that comes next."""
+    wait_until(lambda: answers(contender, child), f"the child of {contender.name} to answer")
     time.sleep(source.uniform(0, contender.period_seconds))
     killed_ns = time.monotonic_ns()
-    os.kill(pid, signal.SIGKILL)
+    os.kill(child.pid, signal.SIGKILL)
+    following = contender.births.next(contender.name)
     wait_until(
-        lambda: True if answering_pid(contender.address) not in (None, pid) else None,
-        f"{contender.name} to start its child again",
+        lambda: answers(contender, following),
+        f"the next child of {contender.name} to answer",
         pause_seconds=ANSWER_POLL_SECONDS,
     )
-    answered_ns = time.monotonic_ns()
-    born_ns = next(born for child, born in reversed(births_of(contender.births)) if child != pid)
-    noticed_ns = contender.noticed_ns(pid, killed_ns)
-    timing.started.append((born_ns - killed_ns) / NS_PER_MS)
-    timing.answers.append((answered_ns - killed_ns) / NS_PER_MS)
+    timing.answers.append((time.monotonic_ns() - killed_ns) / NS_PER_MS)
+    timing.started.append((following.ns - killed_ns) / NS_PER_MS)
+    noticed_ns = contender.noticed_ns(child.pid, killed_ns)
     if noticed_ns is not None:
         timing.noticed.append((noticed_ns - killed_ns) / NS_PER_MS)
+    return following
+
+
+def answers(contender: Contender, child: Birth) -> bool | None:
+    """True when this very child answers."""
+    return answering_pid(contender.address) == child.pid or None
 
 
 def measure_engine(ours: Ours, timing: Timing, source: random.Random) -> None:
@@ -103,10 +99,10 @@ def measure_engine(ours: Ours, timing: Timing, source: random.Random) -> None:
 def start_ours(processes: Processes, engine: Path) -> tuple[Ours, Ours, Ours]:
     """One Llamavisor with three instances: the small child started again at once, the same after a second, and a real engine."""
     data = processes.folder / "data"
-    births = {name: processes.folder / f"births-{name}" for name in ("child", "patient")}
+    births = {name: Births(processes.folder / f"births-{name}") for name in ("child", "patient")}
 
     def child(name: str, supervision: Mapping[str, Any]) -> dict[str, Any]:
-        argv = [str(engine), str(births[name]), "${SOCKET}", "0", "0"]
+        argv = [str(engine), str(births[name].path), "${SOCKET}", "0", "0"]
         return {"engine": {"kind": "command", "argv": argv, "openai": False}, "supervision": dict(supervision)}
 
     configuration = processes.folder / "llamavisor.json"
@@ -143,17 +139,19 @@ def peers(processes: Processes, engine: Path) -> list[Contender]:
 def run(rounds: int, kills_of_ours: int) -> dict[str, Timing]:
     """All contenders, taking turns."""
     source = random.Random(7)
-    with tempfile.TemporaryDirectory(prefix="lv-") as name, Processes(Path(name)) as processes:
+    with tempfile.TemporaryDirectory(prefix="lv-") as folder, Processes(Path(folder)) as processes:
         engine = build_mock_engine(processes.folder)
         quick, patient, real = start_ours(processes, engine)
         contenders: list[Contender] = [quick, patient, *peers(processes, engine), real]
         timings = {each.name: Timing() for each in contenders}
+        children = {each.name: each.births.next(each.name) for each in contenders[:-1]}
         for _ in range(rounds):
             for _ in range(kills_of_ours):
-                measure(quick, timings[quick.name], source)
+                children[quick.name] = measure(quick, timings[quick.name], source, children[quick.name])
                 measure_engine(real, timings[real.name], source)
             for contender in contenders[1:-1]:
-                measure(contender, timings[contender.name], source)
+                name = contender.name
+                children[name] = measure(contender, timings[name], source, children[name])
     return timings
 
 
