@@ -55,7 +55,8 @@ class Lifecycle:
         self.cause: Cause | None = None
         self.last_crash: Cause | None = None
         self.next_retry_at: float | None = None
-        self._retry_is_due = False
+        self._is_stuck = False
+        self._when_gone: Trigger | None = None
         self._start_after_stop = False
         self._source = source or random.Random()
         self._effects: list[Effect] = []
@@ -102,16 +103,14 @@ class Lifecycle:
 
     def _on_start(self) -> None:
         self._refuse_while_unkillable()
-        if self.state is State.CRASHED and self.remains:
-            self._retry_is_due = True
+        if self.state in (State.CRASHED, State.ERROR) and self.remains:
             self._disarm_retry()
+            self._when_gone = Trigger.START
             return
-        if self.state is State.ERROR:
-            self.retries = 0
         self._launch(Trigger.START)
 
     def _refuse_while_unkillable(self) -> None:
-        if self.state is State.ERROR and self.remains:
+        if self._is_stuck:
             raise StateConflictError(
                 "The old process still exists: it survived SIGKILL, so its slot and its address stay reserved.",
                 remedy="Once it is gone (see its pid on the status page), start again.",
@@ -193,16 +192,17 @@ class Lifecycle:
             self._machine.fire(Trigger.GAVE_UP)
 
     def _on_gone(self) -> None:
-        self.remains = False
+        self.remains = self._is_stuck = False
         if self.state is State.STOPPING:
             self._settle_stop()
-        elif self.state is State.CRASHED and self._retry_is_due:
-            self._launch(Trigger.RETRY_DUE)
+        elif self._when_gone is not None:
+            self._launch(self._when_gone)
         elif self.state is State.ERROR:
             # Now it may be started again, which the status page has to show.
             self._effects.append(Changed(self.state))
 
     def _on_stuck(self, message: Stuck) -> None:
+        self._is_stuck = True
         self._start_after_stop = False
         self._disarm_all()
         self.cause = self.last_crash = message.cause
@@ -221,15 +221,19 @@ class Lifecycle:
             self.retries = 0
             self._effects.append(Changed(self.state))
         elif message.timer is Timer.RETRY and self.state is State.CRASHED:
-            self._retry_is_due = True
-            if not self.remains:
+            if self.remains:
+                self._when_gone = Trigger.RETRY_DUE
+            else:
                 self._launch(Trigger.RETRY_DUE)
 
     # Steps
 
     def _launch(self, trigger: Trigger) -> None:
+        begins_anew = self.state is State.ERROR
         # First, because it raises when the request is refused.
         self._machine.fire(trigger)
+        if begins_anew:
+            self.retries = 0
         self._disarm_all()
         self.generation += 1
         self.remains = True
@@ -241,6 +245,6 @@ class Lifecycle:
         self._effects.append(Disarm(Timer.RETRY))
 
     def _disarm_all(self) -> None:
-        self._retry_is_due = False
+        self._when_gone = None
         self._disarm_retry()
         self._effects.append(Disarm(Timer.STABLE))

@@ -184,7 +184,7 @@ class Observer:
         if verdict is Verdict.DOUBT and await self._prober.canary(self.figures.wedge_seconds):
             judge.canary_answered(self._clock.monotonic())
         elif verdict in (Verdict.DOUBT, Verdict.WEDGED):
-            message = f"answers health probes, but no token came for {self.figures.wedge_seconds:g} s while requests were active"
+            message = "answers health probes, but no token came for too long while requests were active"
             raise GivenUp(Cause(Reason.WEDGED, message, output_tail=self._output.stderr_tail()))
 
 

@@ -46,10 +46,12 @@ class Reference:
     retry_at: float | None = None
     stable_at: float | None = None
     then_start: bool = False
+    wanted: bool = False
+    unkillable: bool = False
     launches: int = 0
 
     def launch(self) -> None:
-        self.state, self.alive, self.retry_at, self.stable_at = "starting", True, None, None
+        self.state, self.alive, self.retry_at, self.stable_at, self.wanted = "starting", True, None, None, False
         self.launches += 1
 
     def start(self) -> bool:
@@ -59,14 +61,19 @@ class Reference:
             else:
                 self.launch()
             return True
-        if self.state == "initial" or (self.state == "error" and not self.alive):
-            self.retries = 0
-            self.launch()
+        if self.state == "initial" or (self.state == "error" and not self.unkillable):
+            self.wanted = True
+            self.begin_if_wanted()
             return True
         return False
 
+    def begin_if_wanted(self) -> None:
+        if self.wanted and not self.alive:
+            self.retries = 0
+            self.launch()
+
     def stop(self, *, then_start: bool = False) -> None:
-        self.then_start = then_start
+        self.then_start, self.wanted = then_start, False
         if self.state in ("initial", "stopping"):
             return
         self.state, self.retry_at, self.stable_at = "stopping", None, None
@@ -82,7 +89,7 @@ class Reference:
     def restart(self) -> bool:
         if self.state == "initial":
             return self.start()
-        if self.state == "stopping" or (self.state == "error" and self.alive):
+        if self.state == "stopping" or self.unkillable:
             return False
         self.stop(then_start=True)
         return True
@@ -98,13 +105,14 @@ class Reference:
         self.stable_at = None
 
     def gone(self, now: float) -> None:
-        self.alive = False
+        self.alive = self.unkillable = False
         if self.state == "stopping":
             self.stopped()
+        self.begin_if_wanted()
         self.time_passes(now)
 
     def stuck(self) -> None:
-        self.retry_at, self.then_start = None, False
+        self.retry_at, self.then_start, self.wanted, self.unkillable = None, False, False, True
         if self.state in ("stopping", "crashed"):
             self.state = "error"
 

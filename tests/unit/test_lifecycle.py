@@ -215,6 +215,16 @@ def test_a_start_while_crashed_skips_the_backoff_but_not_the_remains() -> None:
     assert state_of(one) is State.STARTING
 
 
+def test_a_start_right_after_an_error_waits_for_the_remains() -> None:
+    one = core()
+    one.handle(life.Start(), 0)
+    one.handle(life.CannotStart(1, BAD_MODEL), 1)
+    one.handle(life.Start(), 2)
+    assert state_of(one) is State.ERROR
+    one.handle(life.Gone(1), 3)
+    assert (state_of(one), one.generation) == (State.STARTING, 2)
+
+
 def test_what_cannot_be_killed_keeps_its_slot() -> None:
     one = ready()
     one.handle(life.Stop(), 2)
