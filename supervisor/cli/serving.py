@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -74,6 +75,9 @@ class Server:
     def _tell(self, supervisor: Supervisor, url: str) -> None:
         replace_file(self._address_file(supervisor), json.dumps({"url": url, "pid": os.getpid()}) + "\n")
         self._plan.announce(supervisor, url)
+        # What start-up has made stays: the collector need not walk it again and again.
+        gc.collect()
+        gc.freeze()
         self._notifier.notify(READY=1, STATUS=f"Serving at {url}", MAINPID=os.getpid())
         self._notifier.start_watchdog()
         self._spawn(self._follow_events(supervisor, url), "follow-events")
