@@ -115,7 +115,7 @@ and it was ready, there and then.""",
 def story(rng: Random) -> Fragment:
     """Ask for a story: about something unknown, about nobody, about somebody, or about an animal."""
     kind = rng.random()
-    if kind < 0.1:
+    if kind < 0.15:
         prompt = fill(rng, ABOUT_REQUESTS, hero=with_article(rng.choice(UNKNOWN_ANIMALS + NOUNS)))
         name = rng.choice(NAMES)
         told = _story(rng, f"a child named {name}", name, rng.choice(PLACES))

@@ -12,21 +12,20 @@ ABILITIES = (
 )
 OUT_OF_SIGHT = f"{REFUSAL_START}I cannot see that. I have no clock, no camera and no internet."
 
+GREETINGS = (
+    "Hi",
+    "Hello",
+    "Hey",
+    "Hi there",
+    "Hello there",
+    "Good morning",
+    "Good evening",
+    "Good afternoon",
+    "Hey there",
+)
+GREETINGS_BACK = ("Hello! How can I help you today?", f"Hi there! {ASK_ME}", f"Hello! {ASK_ME}")
+
 TALK = (
-    (
-        (
-            "Hi",
-            "Hello",
-            "Hey",
-            "Hi there",
-            "Hello there",
-            "Good morning",
-            "Good evening",
-            "Good afternoon",
-            "Hey there",
-        ),
-        ("Hello! How can I help you today?", f"Hi there! {ASK_ME}", f"Hello! {ASK_ME}"),
-    ),
     (
         (
             "Who are you?",
@@ -192,6 +191,11 @@ CODE_REQUESTS = (
 )
 
 
+def greeting(rng: Random) -> Fragment:
+    """Say hello."""
+    return single(rng.choice(GREETINGS), rng.choice(GREETINGS_BACK))
+
+
 def talk(rng: Random) -> Fragment:
     """Say something of everyday talk."""
     prompts, answers = rng.choice(TALK)
@@ -231,6 +235,7 @@ def hello_world(rng: Random) -> Fragment:
 
 
 TALK_INTENTS = (
+    Intent("greeting", 3, greeting),
     Intent("talk", 16, talk),
     Intent("name", 4, introduction, "exact"),
     Intent("list", 1, markdown_list),
