@@ -1,7 +1,7 @@
 /** One instance on the status page. The template draws the card; this keeps it true. */
 
 import { act, ApiError, loadInstance } from "./api";
-import { announce, el, must, part, setAttribute, setText } from "./dom";
+import { announce, el, must, part, setAttribute, setProse, setText } from "./dom";
 import { formatBytes, formatCount, formatDuration, formatInteger, plural } from "./format";
 import { uptimeSeconds } from "./llama_status";
 import { LogTail } from "./logs";
@@ -122,10 +122,10 @@ export class InstanceCard {
 
   private renderStory(): void {
     const { explanation, remedy, status, progress } = this.status;
-    setText(part(this.root, "explanation"), explanation);
+    setProse(part(this.root, "explanation"), explanation);
     const remedyLine = part(this.root, "remedy");
     remedyLine.hidden = !remedy || explanation.includes(remedy);
-    setText(remedyLine, remedy ?? "");
+    setProse(remedyLine, remedy ?? "");
     const bar = part(this.root, "progress");
     bar.hidden = status !== "starting";
     setAttribute(bar, "value", progress === null ? null : String(progress));

@@ -64,6 +64,15 @@ export function setText(element: Element, text: string): void {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/** Set a text in which what stands between backquotes is code; a text with an odd one is shown as it is. */
+export function setProse(element: HTMLElement, text: string): void {
+  if (element.dataset["prose"] === text) return;
+  element.dataset["prose"] = text;
+  const parts = text.split("`");
+  const isBalanced = parts.length % 2 === 1;
+  element.replaceChildren(...(isBalanced ? parts.map((each, index) => (index % 2 === 1 ? el("code", {}, each) : each)) : [text]));
+}
+
 /** Set or remove an attribute only when it differs. */
 export function setAttribute(element: Element, name: string, value: string | null): void {
   if (element.getAttribute(name) === value) return;

@@ -13,7 +13,7 @@ const RETRY_MILLISECONDS = 2_000;
 
 /** Follows while its section is open and the page is in sight. */
 export class LogTail {
-  private readonly lines = el("div", { class: "log", tabindex: 0, role: "region", "aria-label": "Lines of the log" });
+  private readonly lines: HTMLElement;
   private readonly empty = el("p", { class: "log-empty" }, "Nothing has been printed yet.");
   private readonly filter = el("input", { class: "field", type: "search", placeholder: "Filter", "aria-label": "Show only lines that contain", autocomplete: "off", spellcheck: "false" });
   private readonly pauseButton = button("Pause", "pause", { class: "small" });
@@ -32,6 +32,7 @@ export class LogTail {
     private readonly section: HTMLDetailsElement,
     private readonly instance: string,
   ) {
+    this.lines = el("div", { class: "log", tabindex: 0, role: "region", "aria-label": `Log of ${instance}` });
     this.lines.append(this.empty);
     section.append(this.toolbar(), el("div", { class: "log-frame" }, this.lines, this.jumpButton));
     this.jumpButton.hidden = true;

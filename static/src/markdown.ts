@@ -45,7 +45,7 @@ export function renderMarkdown(text: string, environment: Env = {}): DocumentFra
   const fragment = DOMPurify.sanitize(html, { ALLOWED_TAGS, ALLOWED_ATTR: ALLOWED_ATTRIBUTES, RETURN_DOM_FRAGMENT: true });
   for (const block of fragment.querySelectorAll("pre")) frameCode(block);
   for (const table of fragment.querySelectorAll("table")) {
-    const frame = el("div", { class: "table-frame", tabindex: 0, role: "region", "aria-label": "Table" });
+    const frame = el("div", { class: "table-frame", tabindex: 0, role: "group", "aria-label": "Table" });
     table.replaceWith(frame);
     frame.append(table);
   }

@@ -51,8 +51,9 @@ function metricTexts(data: MetricsData): Record<string, string> {
     totalRequests: formatInteger(data.totalRequests),
     // Nothing was answered within the minute.
     avgResponseTime: data.avgResponseTime ? milliseconds(data.avgResponseTime) : "–",
-    memoryUsage: formatBytes(data.memoryUsage),
-    cpuUsage: `${formatDecimal(data.cpuUsage)} %`,
+    // Without a process there is nothing to measure.
+    memoryUsage: data.memoryUsage > 0 ? formatBytes(data.memoryUsage) : "–",
+    cpuUsage: data.memoryUsage > 0 ? `${formatDecimal(data.cpuUsage)} %` : "–",
   };
 }
 

@@ -4,7 +4,7 @@ import { formatCountdown } from "./format";
 import type { LlamaServiceState, LlamaServiceStatus } from "./types";
 
 /** The colour family of a state. */
-export type Tone = "good" | "busy" | "warn" | "bad";
+export type Tone = "good" | "idle" | "busy" | "warn" | "bad";
 
 /** What a person can ask of an instance. */
 export type Action = "start" | "stop" | "restart";
@@ -18,7 +18,7 @@ export interface ActionRule {
 }
 
 const TONES: Record<LlamaServiceState, Tone> = {
-  initial: "busy",
+  initial: "idle",
   starting: "busy",
   ready: "good",
   stopping: "warn",
@@ -79,7 +79,7 @@ export interface Summary {
 
 /** "All is well", or what is not. */
 export function summarise(instances: readonly LlamaServiceStatus[]): Summary {
-  if (instances.length === 0) return { tone: "busy", title: "Nothing to supervise yet", detail: "No instance is configured." };
+  if (instances.length === 0) return { tone: "idle", title: "Nothing to supervise yet", detail: "No instance is configured." };
   const failed = instances.filter((each) => toneOf(each.status) === "bad");
   const ready = instances.filter((each) => each.status === "ready");
   const detail = readyWords(instances, ready.length);
@@ -88,13 +88,23 @@ export function summarise(instances: readonly LlamaServiceStatus[]): Summary {
   const first = moving[0];
   if (first) return { tone: toneOf(first.status), title: movingTitle(moving), detail };
   if (ready.length === instances.length) return { tone: "good", title: "All is well", detail };
-  if (ready.length === 0) return { tone: "busy", title: "Nothing is running", detail };
+  if (ready.length === 0) return { tone: "idle", title: "Nothing is running", detail };
   return { tone: "good", title: "All that should run, runs", detail };
 }
 
+/** What stands below the title when there is one instance; the first paint has the same. */
+const ONLY_WORDS: Record<LlamaServiceState, (name: string) => string> = {
+  initial: (name) => `Nobody has started ${name}, or it was stopped.`,
+  starting: () => "It answers once its model is loaded.",
+  ready: (name) => `${name} is ready.`,
+  stopping: () => "It takes no new requests.",
+  crashed: () => "It is started again by itself.",
+  error: () => "It is not started again by itself; its card says what helps.",
+};
+
 function readyWords(instances: readonly LlamaServiceStatus[], ready: number): string {
   const only = instances.length === 1 ? instances[0] : undefined;
-  return only ? `${only.instance} is ${ready === 1 ? "ready" : "not ready"}` : `${ready} of ${instances.length} instances ready`;
+  return only ? ONLY_WORDS[only.status](only.instance) : `${ready} of ${instances.length} instances ready`;
 }
 
 function failureTitle(failed: readonly LlamaServiceStatus[]): string {

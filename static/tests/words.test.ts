@@ -38,7 +38,7 @@ test("stopping an adopted server says that it keeps running", () => {
 test("the summary names what is wrong first", () => {
   const starting = statusOf({ instance: "other", status: "starting" });
   assert.equal(summarise([]).title, "Nothing to supervise yet");
-  assert.deepEqual(summarise([statusOf()]), { tone: "good", title: "All is well", detail: "demo is ready" });
+  assert.deepEqual(summarise([statusOf()]), { tone: "good", title: "All is well", detail: "demo is ready." });
   assert.equal(summarise([statusOf(), crashed]).title, "demo crashed and is coming back");
   assert.equal(summarise([crashed, statusOf({ status: "error" })]).title, "2 instances need attention");
   assert.deepEqual(summarise([statusOf(), starting]), { tone: "busy", title: "other is starting", detail: "1 of 2 instances ready" });
@@ -48,7 +48,7 @@ test("the summary names what is wrong first", () => {
 
 test("colours by state", () => {
   assert.equal(toneOf("ready"), "good");
-  assert.equal(toneOf("initial"), "busy");
+  assert.equal(toneOf("initial"), "idle");
   assert.equal(toneOf("stopping"), "warn");
   assert.equal(toneOf("error"), "bad");
 });

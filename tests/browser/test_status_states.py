@@ -90,7 +90,7 @@ async def test_error_says_what_would_help(stage: Site, watcher: Watcher) -> None
     await expect(broken.locator('[data-part="state"]')).to_have_text("error")
     await expect(broken.locator('[data-part="explanation"]')).to_contain_text("/nowhere/llama-server")
     remedy = (await stage.status("broken"))["remedy"]
-    await expect(broken).to_contain_text(remedy)
+    await expect(broken).to_contain_text(remedy.replace("`", ""))
     assert await can_press(page, "broken") == {"Start": True, "Stop": True, "Restart": True}
 
 
@@ -117,7 +117,9 @@ async def test_without_javascript_the_page_is_complete(stage: Site, watcher: Wat
         shown = await stage.status(name)
         await expect(card(page, name).locator('[data-part="state"]')).to_have_text(state)
         if state != "starting":
-            await expect(card(page, name).locator('[data-part="explanation"]')).to_have_text(shown["explanation"])
+            await expect(card(page, name).locator('[data-part="explanation"]')).to_have_text(
+                shown["explanation"].replace("`", "")
+            )
             await expect(card(page, name).locator('[data-part="headline"]')).to_have_text(shown["headline"])
         await expect(card(page, name).get_by_role("button")).to_have_count(0)
     await expect(card(page, "ready").locator(".model-name")).to_contain_text("model")

@@ -3,15 +3,20 @@
 import { InstanceCard } from "../card";
 import { ConnectionIndicator } from "../connection";
 import { bootstrapData, must, part, setAttribute, setIcon, setText } from "../dom";
+import { formatClock } from "../format";
 import { type Connection, type FleetSnapshot, type Picture, useLlamaStatus as store } from "../llama_status";
 import { Traffic } from "../traffic";
 import type { LlamaServiceStatus, MetricsEvent } from "../types";
 import { summarise, type Summary, type Tone } from "../words";
 
 const TICK_MILLISECONDS = 250;
-const SUMMARY_ICONS: Record<Tone, string> = { good: "check", busy: "pulse", warn: "alert", bad: "alert" };
+const SUMMARY_ICONS: Record<Tone, string> = { good: "check", idle: "pulse", busy: "pulse", warn: "alert", bad: "alert" };
 
-const OFFLINE: Summary = { tone: "warn", title: "No connection to Llamavisor", detail: "What follows is the last known state." };
+/** What stands on top when nobody tells how things are. */
+function offlineSummary(lastMessageAt: number | null): Summary {
+  const since = lastMessageAt === null ? "" : `, from ${formatClock(lastMessageAt)}`;
+  return { tone: "warn", title: "No connection to Llamavisor", detail: `What follows is the last known state${since}.` };
+}
 
 class StatusPage {
   private readonly cards = new Map<string, InstanceCard>();
@@ -32,7 +37,8 @@ class StatusPage {
 
   readonly tick = (): void => {
     if (document.hidden) return;
-    for (const card of this.cards.values()) card.tick();
+    // What nobody tells any more does not go on either.
+    if (store.getFleet().connection !== "offline") for (const card of this.cards.values()) card.tick();
     this.indicator.update(store.getFleet(), Date.now());
   };
 
@@ -66,9 +72,9 @@ class StatusPage {
     return root;
   }
 
-  private renderSummary({ instances, connection }: FleetSnapshot): void {
+  private renderSummary({ instances, connection, lastMessageAt }: FleetSnapshot): void {
     const isOffline = connection === "offline";
-    const { tone, title, detail } = isOffline ? OFFLINE : summarise(instances);
+    const { tone, title, detail } = isOffline ? offlineSummary(lastMessageAt) : summarise(instances);
     this.list.classList.toggle("last-known", isOffline);
     const root = part(document, "summary");
     setAttribute(root, "data-tone", tone);
