@@ -1,0 +1,281 @@
+"""Takes pictures of every page in every state, to be looked at; and the two of the README.
+
+    python -m tools.screenshots FOLDER          the whole set: PAGE-STATE-WIDTH-SCHEME.png
+    python -m tools.screenshots --readme        docs/images/status.png and docs/images/chat.png
+    python -m tools.screenshots FOLDER chat     only one scene of the set: status, several, chat, others
+
+A real server runs for it, on a temporary folder and a free port; what no real engine does on request, the tests' misbehaving server does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.async_api import Browser, Page, expect
+
+from tests.fixtures.chat_page import ChatPage
+from tests.fixtures.chromium import Watcher, chromium
+from tests.fixtures.site import DEMO, Site
+
+ROOT = Path(__file__).resolve().parent.parent
+README_FOLDER = ROOT / "docs" / "images"
+README_SIZE = {"width": 1440, "height": 900}
+SIZES: Mapping[int, dict[str, int]] = {1440: {"width": 1440, "height": 900}, 375: {"width": 375, "height": 812}}
+PATIENCE_MILLISECONDS = 30_000
+SCHEMES = ("light", "dark")
+KEY = "a-key-for-the-picture"
+LOADING = {"load_seconds": 60, "load_by_reading": True}
+SLOWLY = {"retry_base_seconds": 20, "stop_grace_seconds": 300}
+FAILED = {
+    "stderr_text": (
+        "load_model: loading model 'model.gguf'\nllama_model_load: error loading model: invalid magic 'GGML'\n"
+        "srv: exiting due to model loading error"
+    ),
+    "exit_at_once": True,
+    "exit_code": 1,
+}
+QUESTIONS = ("How do I restart a server?", "Show me a table of animals.", "Tell me a short story.")
+MARKDOWN = """Here is what each state means:
+
+| state | meaning | what you can do |
+| --- | --- | --- |
+| `ready` | it answers | chat |
+| `crashed` | it ended unasked | wait, or **start** it now |
+
+1. Open the *status* page.
+2. Press **Restart**.
+
+> A restart takes about as long as the first start.
+
+```python
+from openai import OpenAI
+
+client = OpenAI(base_url="http://127.0.0.1:3000/v1", api_key="none")
+print(client.models.list())
+```
+
+More in [the documentation](https://example.org/docs), under `llamavisor restart`.
+"""
+Scene = Callable[["Studio"], Awaitable[None]]
+
+
+class Studio:
+    """A server, a browser, and the folder that the pictures go to."""
+
+    def __init__(self, site: Site, browser: Browser, folder: Path) -> None:
+        self.site = site
+        self._browser = browser
+        self._folder = folder
+
+    async def shoot(self, name: str, path: str, prepare: Callable[[Page], Awaitable[None]] | None = None) -> None:
+        """The page at `path` in every width and scheme, after `prepare` has brought it to its state."""
+        for width, viewport in SIZES.items():
+            for scheme in SCHEMES:
+                async with self.page(path, viewport=viewport, color_scheme=scheme) as page:
+                    if prepare is not None:
+                        await prepare(page)
+                    await self.take(page, f"{name}-{width}-{scheme}")
+
+    @asynccontextmanager
+    async def page(self, path: str, **options: Any) -> AsyncIterator[Page]:
+        """A page that is live."""
+        watcher = Watcher(self._browser)
+        page = await watcher.open(self.site.url + path, reduced_motion="reduce", **options)
+        if await page.locator('[data-part="connection"]').count():
+            await expect(page.locator('[data-part="connection"]')).to_have_attribute("data-connection", "live")
+        yield page
+        await watcher.close()
+
+    async def take(self, page: Page, name: str) -> None:
+        """One picture, as tall as the page."""
+        await page.screenshot(path=self._folder / f"{name}.png", full_page=True)
+        print(f"{name}.png", flush=True)
+
+
+async def status(studio: Studio) -> None:
+    """The status page, state by state, of one instance; then of several, and of none."""
+    site = studio.site
+    await site.reconfigure(DEMO)
+    await site.reach("demo", "ready")
+    await ask(studio, "demo")
+    await studio.shoot("status-ready", "/")
+    await kill(site, "demo")
+    await site.reconfigure({"model": site.stand_in(knobs=LOADING)})
+    await site.reach("model", "starting")
+    await studio.shoot("status-starting", "/", progressing)
+    await site.reconfigure(
+        {"demo": site.stand_in(supervision=SLOWLY, knobs={"exit_after_ready_seconds": 1, "signal": 9})}
+    )
+    await site.reach("demo", "crashed")
+    await studio.shoot("status-crashed", "/")
+    await site.reconfigure({"demo": site.stand_in(knobs=FAILED)})
+    await site.reach("demo", "error")
+    await studio.shoot("status-error", "/")
+    await site.reconfigure({"demo": site.stand_in(supervision=SLOWLY, knobs={"ignore_term": True})})
+    await site.reach("demo", "ready")
+    await site.post("/admin/instances/demo/stop")
+    await studio.shoot("status-stopping", "/")
+    await kill(site, "demo")
+
+
+async def several(studio: Studio) -> None:
+    """Instances in different states beside each other, one that nobody has started, and none at all."""
+    site = studio.site
+    await site.reconfigure(
+        {
+            **DEMO,
+            "llama-3.1-8b": site.stand_in(knobs={**LOADING, "load_seconds": 300}),
+            "embeddings": site.stand_in(autostart=False),
+            "vision": {
+                "engine": {"kind": "llama-server", "binary": "/opt/llama.cpp/llama-server"},
+                "model": str(site.model),
+            },
+        }
+    )
+    await site.reach("demo", "ready")
+    await site.reach("vision", "error")
+    await studio.shoot("status-several", "/")
+    await site.reconfigure(DEMO)
+    await site.post("/admin/instances/demo/stop")
+    await site.reach("demo", "initial")
+    await studio.shoot("status-initial", "/")
+    await site.reconfigure({})
+    await studio.shoot("status-none", "/")
+
+
+async def chat(studio: Studio) -> None:
+    """The chat page."""
+    site = studio.site
+    await site.reconfigure({"demo": site.stand_in()})
+    await site.tell("demo", stream_text=MARKDOWN, token_interval_seconds=0.002)
+    await studio.shoot("chat-welcome", "/chat")
+    await studio.shoot("chat-answered", "/chat", conversation)
+    await studio.shoot("chat-drawer", "/chat", drawer)
+    await site.tell("demo", stream_fault="no_done", fault_after=40)
+    await studio.shoot("chat-cut", "/chat", asking("cut"))
+    await site.post("/admin/instances/demo/stop")
+    await site.reach("demo", "initial")
+    await studio.shoot("chat-waiting", "/chat", asking("waiting"))
+
+
+async def others(studio: Studio) -> None:
+    """The pages that have one state only, and a status page whose server is gone."""
+    await studio.shoot("docs", "/docs", described)
+    await studio.shoot("error", "/nothing-here")
+    site = studio.site
+    # What was stopped by hand stays so until it is another one.
+    await site.reconfigure({})
+    await site.reconfigure(DEMO)
+    await site.reach("demo", "ready")
+    for width, viewport in SIZES.items():
+        for scheme in SCHEMES:
+            async with studio.page("/", viewport=viewport, color_scheme=scheme) as page:
+                await site.end(signal.SIGKILL)
+                await expect(page.locator('[data-part="connection-text"]')).to_have_text("Offline")
+                await studio.take(page, f"status-offline-{width}-{scheme}")
+            await site.start_again()
+            await site.reach("demo", "ready")
+    await site.end(signal.SIGTERM)
+    await site.start(DEMO, server={"api_key": KEY})
+    await studio.shoot("login", "/login")
+
+
+async def readme(studio: Studio) -> None:
+    """The two pictures of the README, with the real engine and the demo model."""
+    site = studio.site
+    await site.reconfigure(DEMO)
+    await site.reach("demo", "ready")
+    await kill(site, "demo")
+    await site.reach("demo", "crashed")
+    await site.reach("demo", "ready")
+    options: dict[str, Any] = {"viewport": README_SIZE, "color_scheme": "light"}
+    async with studio.page("/", **options) as status_page, studio.page("/chat?model=demo", **options) as page:
+        talk = ChatPage(page)
+        for question in QUESTIONS:
+            await talk.ask(question)
+        await expect(status_page.locator('[data-metric="totalRequests"]')).to_have_text(str(len(QUESTIONS)))
+        for name, each in (("chat", page), ("status", status_page)):
+            await each.screenshot(path=README_FOLDER / f"{name}.png")
+            print(README_FOLDER / f"{name}.png", flush=True)
+
+
+async def kill(site: Site, name: str) -> None:
+    """End the process of an instance from outside."""
+    os.kill((await site.status(name))["pid"], signal.SIGKILL)
+
+
+async def ask(studio: Studio, model: str) -> None:
+    """Some traffic, for the charts."""
+    async with studio.page(f"/chat?model={model}") as page:
+        for question in QUESTIONS:
+            await ChatPage(page).ask(question)
+
+
+async def progressing(page: Page) -> None:
+    """Wait for a share of the load that can be seen."""
+    await expect(page.locator("progress").first).to_have_attribute("value", re.compile(r"^0\.[1-9]"))
+
+
+async def conversation(page: Page) -> None:
+    """Two questions and their answers."""
+    talk = ChatPage(page)
+    await talk.ask("What do the states mean, and how do I restart a server?")
+    await talk.ask("Thank you. And once more, please.")
+
+
+async def drawer(page: Page) -> None:
+    """The settings, one of them wrong."""
+    await page.get_by_role("button", name="Settings").click()
+    await page.get_by_role("spinbutton", name="Temperature").fill("0.4")
+    await page.get_by_role("spinbutton", name="Top p").fill("7")
+
+
+def asking(end: str) -> Callable[[Page], Awaitable[None]]:
+    """One question, whose answer ends in a state other than done."""
+
+    async def prepare(page: Page) -> None:
+        answer = await ChatPage(page).send("Tell me what the states mean.")
+        await expect(answer).to_have_attribute("data-status", end)
+
+    return prepare
+
+
+async def described(page: Page) -> None:
+    """Swagger UI has drawn the description."""
+    await expect(page.locator(".opblock").first).to_be_visible()
+
+
+async def main(arguments: list[str]) -> int:
+    """The set or the two; the exit status."""
+    if not arguments:
+        print(__doc__)
+        return 2
+    is_readme = arguments[0] == "--readme"
+    folder = README_FOLDER if is_readme else Path(arguments[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    expect.set_options(timeout=PATIENCE_MILLISECONDS)
+    scenes: dict[str, Scene] = {"status": status, "several": several, "chat": chat, "others": others}
+    wanted = [readme] if is_readme else [scene for name, scene in scenes.items() if name in (arguments[1:] or scenes)]
+    with tempfile.TemporaryDirectory() as home:
+        site = Site(Path(home))
+        await site.start({})
+        try:
+            async with chromium() as browser:
+                for scene in wanted:
+                    await scene(Studio(site, browser, folder))
+        finally:
+            await site.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main(sys.argv[1:])))
