@@ -1,5 +1,6 @@
 """The service manager's side: what `serve` tells it, and whether the units are what systemd understands."""
 
+import asyncio
 import json
 import os
 import re
@@ -140,6 +141,7 @@ def test_no_manager_or_one_that_is_gone_is_no_error(tmp_path: Path) -> None:
 async def test_no_pings_where_none_are_wanted(tmp_path: Path, manager: Manager, usec: str, pid: str) -> None:
     notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": usec, "WATCHDOG_PID": pid})
     notifier.start_watchdog()
+    assert "systemd-watchdog" not in {task.get_name() for task in asyncio.all_tasks()}
     notifier.notify(STATUS="last")
     assert manager.receive() == {"STATUS": "last"}
     notifier.stop_watchdog()

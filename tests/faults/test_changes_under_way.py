@@ -208,3 +208,16 @@ async def test_row_12_who_lets_go_of_a_process_no_longer_kills_it(house: House) 
     await until(lambda: not any(name.startswith("stop:") for name in task_names()), "the climb to end")
     # The instance has lost sight of it: what is left is found by its environment when the supervisor closes.
     assert len(house.processes()) == 1
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before the stop", "during the stop"])
+async def test_row_61_who_is_hurried_gets_no_grace(house: House, before: bool) -> None:
+    figures = {"stop_grace_seconds": 600}
+    await house.open({"one": misbehaving(house.model, knobs={"ignore_term": True}, supervision=figures)})
+    await house.reach("one", State.READY)
+    if before:
+        house.supervisor.hurry()
+    await house["one"].stop()
+    if not before:
+        house.supervisor.hurry()
+    await house.reach("one", State.INITIAL)

@@ -13,11 +13,12 @@ import pytest
 
 from supervisor.core import Supervisor
 from supervisor.errors import DataFolderInUseError
+from supervisor.fleet.planning import settings_digest
 from supervisor.launch import Address
 from supervisor.process import posix, spawning
 from supervisor.process.states import State
 from tests.fixtures.house import House, misbehaving
-from tests.fixtures.nursery import MISBEHAVING, until
+from tests.fixtures.nursery import GENEROUS_SECONDS, MISBEHAVING, until
 
 pytestmark = pytest.mark.faults
 
@@ -46,6 +47,17 @@ async def test_row_22_an_adopted_server_is_watched_and_never_killed(house: House
     assert posix.Identity.of(server.pid) is not None
     server.kill()
     await server.wait()
+
+
+async def test_row_22_an_adopted_server_is_killed_for_who_asks_for_it_in_so_many_words(house: House) -> None:
+    port = free_port()
+    server = await foreign_server(port)
+    await until(lambda: posix.listening_pids(Address(port=port)), "the foreign server to listen")
+    await house.open({"one": misbehaving(house.model, port=port)})
+    await house.reach("one", State.READY)
+    await house["one"].stop(kill_adopted=True)
+    await house.reach("one", State.INITIAL)
+    assert await asyncio.wait_for(server.wait(), GENEROUS_SECONDS) in (0, -signal.SIGTERM)
 
 
 async def test_row_22_an_adopted_server_that_dies_is_replaced_by_a_child_of_ours(house: House) -> None:
@@ -106,6 +118,62 @@ async def test_row_23_a_survivor_with_other_settings_is_not_taken_back(house: Ho
     ready = await house.reach("one", State.READY)
     assert ready.pid != first
     assert len(house.processes()) == 1
+
+
+async def test_row_23_what_a_survivor_said_last_is_known(house: House) -> None:
+    figures = {"retry_base_seconds": 30}
+    await house.open({"one": misbehaving(house.model, survive_supervisor=True, supervision=figures)})
+    await house.reach("one", State.READY)
+    await house.supervisor.close()
+    house.supervisor = await Supervisor.open(house.load(), house.data_folder, load=house.load)
+    await house.supervisor.start()
+    ready = await house.reach("one", State.READY)
+    assert ready.pid is not None
+    with (house.data_folder / "logs" / "one.log").open("a") as log:
+        log.write("the dog ate the tensors\n")
+    os.kill(ready.pid, signal.SIGKILL)
+    crashed = await house.reach("one", State.CRASHED)
+    assert crashed.cause is not None
+    assert crashed.cause.output_tail[-1] == "the dog ate the tensors"
+
+
+async def leftover(house: House, *, survive: bool, leads: bool) -> asyncio.subprocess.Process:
+    """A process that carries every mark of the instance `one`, as an earlier supervisor would have left it."""
+    settings = {"one": misbehaving(house.model, survive_supervisor=survive)}
+    await house.open(settings)
+    run_id = house.supervisor.folder.run_id
+    await house.reach("one", State.READY)
+    house.supervisor.request_shutdown(stop_survivors=True)
+    await house.supervisor.close()
+    marks = {
+        spawning.RUN_ID: run_id,
+        spawning.INSTANCE: "one",
+        spawning.SPEC: settings_digest(house.load().settings.instances["one"]),
+        "PATH": os.environ["PATH"],
+    }
+    sleeper = (sys.executable, "-c", "import time; time.sleep(600)")
+    return await asyncio.create_subprocess_exec(*sleeper, env=marks, start_new_session=leads)
+
+
+@pytest.mark.parametrize(("survive", "leads"), [(False, True), (True, False)], ids=["not meant to", "a mere child"])
+async def test_row_23_what_is_no_survivor_is_ended_whatever_its_marks(house: House, survive: bool, leads: bool) -> None:
+    process = await leftover(house, survive=survive, leads=leads)
+    house.supervisor = await Supervisor.open(house.load(), house.data_folder, load=house.load)
+    await house.supervisor.start()
+    assert await asyncio.wait_for(process.wait(), GENEROUS_SECONDS) == -signal.SIGKILL
+    await house.reach("one", State.READY)
+    assert len(house.processes()) == 1
+
+
+async def test_row_10_what_no_instance_knows_is_swept_at_the_end(house: House) -> None:
+    await house.open({"one": misbehaving(house.model)})
+    await house.reach("one", State.READY)
+    assert posix.is_subreaper()
+    marks = {spawning.RUN_ID: house.supervisor.folder.run_id, spawning.INSTANCE: "none", "PATH": os.environ["PATH"]}
+    stray = await asyncio.create_subprocess_exec(sys.executable, "-c", "import time; time.sleep(600)", env=marks)
+    await house.supervisor.close()
+    assert await asyncio.wait_for(stray.wait(), GENEROUS_SECONDS) == -signal.SIGKILL
+    assert not posix.is_subreaper()
 
 
 async def test_row_25_the_second_supervisor_on_a_data_folder_refuses_and_names_the_first(house: House) -> None:

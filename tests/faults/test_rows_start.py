@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shutil
 import socket
 import sys
@@ -166,7 +165,8 @@ async def test_row_21_a_stranger_on_our_port_is_never_ready(house: House, tmp_pa
     snapshot = await house.reach("one", State.CRASHED, State.ERROR, State.READY)
     stranger.kill()
     await stranger.wait()
-    assert "ready" not in house.states_told("one")
+    # The port was of our choice: the next try gets another.
+    assert house.states_told("one") == ["starting", "crashed"]
     assert snapshot.cause is not None
     assert snapshot.cause.reason == "stranger"
     assert str(stranger.pid) in snapshot.cause.message

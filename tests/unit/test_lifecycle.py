@@ -244,6 +244,17 @@ def test_stuck_after_a_crash_gives_up() -> None:
     assert one.handle(life.TimerDue(life.Timer.RETRY, 1), 9) == ()
 
 
+def test_a_timer_of_an_old_generation_cuts_no_backoff_short() -> None:
+    one = crashed()
+    first = one.generation
+    one.handle(life.Gone(first), 2)
+    one.handle(life.Start(), 2)
+    one.handle(life.Exited(one.generation, KILLED), 3)
+    one.handle(life.Gone(one.generation), 3)
+    assert one.handle(life.TimerDue(life.Timer.RETRY, first), 3) == ()
+    assert state_of(one) is State.CRASHED
+
+
 def test_news_of_an_old_generation_changes_nothing() -> None:
     one = crashed()
     one.handle(life.Gone(1), 2)
