@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from supervisor.clock import Clock, SystemClock
 from supervisor.config import ConfigError, LoadedSettings, Settings, diff_settings
@@ -229,13 +227,3 @@ class Supervisor:
     def ready(self) -> ReadyReport:
         """Whether every required instance is ready, and which are not."""
         return ready_report(self.fleet.instances())
-
-    def overview(self) -> Mapping[str, Any]:
-        """What a new dashboard needs to begin with: every instance, and where in the event log this is true."""
-        return {
-            "instances": [instance.snapshot().to_wire() for instance in self.fleet.instances()],
-            "epoch": self.events.epoch,
-            "seq": self.events.seq,
-            "version": self.version,
-            "pid": os.getpid(),
-        }

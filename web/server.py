@@ -20,7 +20,6 @@ KEEPALIVE_SECONDS = 75.0
 LINGER_SECONDS = 2.0
 BACKLOG = 1_024
 # Streams have had their grace in `Supervisor.drain`; what is left writes to clients that do not read.
-STOP_GRACE_SECONDS = 2.0
 CLOSING_SECONDS = 1.0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -53,16 +52,6 @@ class ExitStatus:
         if self.signal is not None:
             return f"killed by signal {self.signal}"
         return "exited" if self.code is None else f"exited with code {self.code}"
-
-    @property
-    def signal_name(self) -> str | None:
-        """`SIGKILL` for 9; None when no signal ended it."""
-        if self.signal is None:
-            return None
-        try:
-            return signal.Signals(self.signal).name
-        except ValueError:
-            return f"SIG{self.signal}"
 
 
 @dataclass(frozen=True, slots=True)
