@@ -4,6 +4,7 @@ import uPlot from "uplot";
 import { formatDecimal } from "./format";
 
 const WINDOW_SECONDS = 300;
+const FIRST_WINDOW_SECONDS = 60;
 const SAMPLE_SECONDS = 2;
 const MAX_SAMPLES = WINDOW_SECONDS / SAMPLE_SECONDS;
 const GAP_SECONDS = 3 * SAMPLE_SECONDS;
@@ -50,7 +51,9 @@ export class LiveChart {
   push(time: number, value: number | null): void {
     this.series.push(time, value);
     this.plot.setData([this.series.times, this.series.values], false);
-    this.plot.setScale("x", { min: time - WINDOW_SECONDS, max: time });
+    // The first minutes are not spent on an empty chart.
+    const first = Math.min(this.series.times[0] ?? time, time - FIRST_WINDOW_SECONDS);
+    this.plot.setScale("x", { min: Math.max(first, time - WINDOW_SECONDS), max: time });
   }
 
   private size(): { width: number; height: number } {
