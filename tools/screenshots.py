@@ -28,6 +28,7 @@ from tests.fixtures.site import DEMO, Site
 
 ROOT = Path(__file__).resolve().parent.parent
 README_FOLDER = ROOT / "docs" / "images"
+CHART_QUESTIONS = 12
 README_SIZE = {"width": 1440, "height": 900}
 SIZES: Mapping[int, dict[str, int]] = {1440: {"width": 1440, "height": 900}, 375: {"width": 375, "height": 812}}
 PATIENCE_MILLISECONDS = 30_000
@@ -43,7 +44,7 @@ FAILED = {
     "exit_at_once": True,
     "exit_code": 1,
 }
-QUESTIONS = ("How do I restart a server?", "Show me a table of animals.", "Tell me a short story.")
+QUESTIONS = ("How do I restart a server?", "Make a table of animals.", "Tell me a short story.")
 MARKDOWN = """Here is what each state means:
 
 | state | meaning | what you can do |
@@ -202,7 +203,13 @@ async def readme(studio: Studio) -> None:
         talk = ChatPage(page)
         for question in QUESTIONS:
             await talk.ask(question)
-        await expect(status_page.locator('[data-metric="totalRequests"]')).to_have_text(str(len(QUESTIONS)))
+        # So much traffic that the charts have something to show.
+        async with studio.page("/chat?model=demo") as other:
+            for number in range(CHART_QUESTIONS):
+                await ChatPage(other).ask(QUESTIONS[number % len(QUESTIONS)])
+                await other.get_by_role("button", name="New chat").click()
+        total = str(len(QUESTIONS) + CHART_QUESTIONS)
+        await expect(status_page.locator('[data-metric="totalRequests"]')).to_have_text(total)
         for name, each in (("chat", page), ("status", status_page)):
             await each.screenshot(path=README_FOLDER / f"{name}.png")
             print(README_FOLDER / f"{name}.png", flush=True)
