@@ -98,11 +98,22 @@ def _show_banner(supervisor: Supervisor, url: str) -> None:
         ("instances", ", ".join(supervisor.fleet.names()) or "none configured"),
         ("configuration", str(source) if source is not None else "none found: the built-in demo model is served"),
         ("data", str(supervisor.data_folder)),
-        ("next", "open the address in a browser, or in another terminal: llamavisor status, llamavisor chat"),
+        ("next", f"open the address in a browser, or in another terminal: {_own_command()} status"),
         ("end", "Ctrl-C"),
     ):
         console.print(Text.assemble((f"  {label:<14}", "dim"), text), soft_wrap=True)
     console.print()
+
+
+def _own_command() -> str:
+    """How to call us from another terminal: by name where the shell finds it, else by path."""
+    import shutil
+    import sys
+
+    if shutil.which("llamavisor"):
+        return "llamavisor"
+    beside = Path(sys.executable).with_name("llamavisor")
+    return str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside)
 
 
 def _cannot_listen(server: ServerSettings, error: OSError) -> LlamavisorError | None:

@@ -9,6 +9,8 @@ import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from supervisor.cli.findings import Finding, fail, ok, warn
 from supervisor.cli.formatting import size
@@ -58,22 +60,26 @@ def _lock_state(folder: Path) -> str:
 def port_finding(server: ServerSettings, folder: Path) -> Finding:
     """Whether the server's port is free, ours, or somebody else's."""
     where = f"{server.host}:{server.port}"
+    running = _running(folder)
+    if running is not None:
+        return ok("port", f"Llamavisor is at {running['url']} (pid {running['pid']})")
     if server.port == 0:
         return ok("port", "any free one is taken")
     pid = listening_owner(Address(host=server.host, port=server.port))
-    if pid is not None and pid == _running_pid(folder):
-        return ok("port", f"{where} is Llamavisor's own (pid {pid})")
     if pid is None and _can_listen(server):
         return ok("port", f"{where} is free")
     holder = describe_process(pid) if pid is not None else "a program that we may not see"
     return fail("port", f"{where} is taken by {holder}", "End that program, or set `server.port`.")
 
 
-def _running_pid(folder: Path) -> int | None:
+def _running(folder: Path) -> dict[str, Any] | None:
+    """What the server of this data folder told of itself; None when it is not there any more."""
     try:
-        return int(json.loads((folder / ADDRESS_FILE).read_text("utf-8"))["pid"])
+        told: dict[str, Any] = json.loads((folder / ADDRESS_FILE).read_text("utf-8"))
+        port = urlsplit(told["url"]).port or 0
     except (OSError, ValueError, TypeError, KeyError):
         return None
+    return told if listening_owner(Address(port=port)) == told["pid"] else None
 
 
 def _can_listen(server: ServerSettings) -> bool:

@@ -12,6 +12,12 @@ from supervisor.config.settings import InstanceSettings, Settings
 PROCESS_FIELDS = ("engine", "model", "survive_supervisor", "url", "host", "port", "socket", "env")
 """What an instance's process is started with: a change is a restart. Every other field can change beneath a running process."""
 
+LIVE_SERVER_KEYS = frozenset(
+    f"server.{name}"
+    for name in ("max_body_bytes", "body_deadline_seconds", "shutdown_grace_seconds", "upstream_idle_seconds")
+)
+"""Those that are read anew for each request, or when they are due."""
+
 
 @dataclass(frozen=True, slots=True)
 class SettingsDiff:
@@ -43,6 +49,7 @@ def diff_settings(old: Settings, new: Settings) -> SettingsDiff:
     """Compare two configurations. Pure; figures of supervision are compared as they are in force, `defaults` taken in."""
     kept = [name for name in new.instances if name in old.instances]
     changed = [name for name in kept if _process_differs(old.instances[name], new.instances[name])]
+    server = tuple(_differing_keys("server", old.server, new.server))
     retuned = [name for name in kept if name not in changed and _tuning_differs(old, new, name)]
     return SettingsDiff(
         added=tuple(name for name in new.instances if name not in old.instances),
@@ -50,8 +57,8 @@ def diff_settings(old: Settings, new: Settings) -> SettingsDiff:
         changed=tuple(changed),
         retuned=tuple(retuned),
         unchanged=tuple(name for name in kept if name not in changed and name not in retuned),
-        server_changed=tuple(_differing_keys("server", old.server, new.server)),
-        live_changed=tuple(_live_changes(old, new)),
+        server_changed=tuple(key for key in server if key not in LIVE_SERVER_KEYS),
+        live_changed=(*(key for key in server if key in LIVE_SERVER_KEYS), *_live_changes(old, new)),
     )
 
 

@@ -46,7 +46,11 @@ def choose(model: str, candidates: Sequence[Candidate]) -> str:
 
 def not_found(model: str, candidates: Iterable[Candidate]) -> ModelNotFoundError:
     """The refusal of a name that means nothing here."""
-    known = dict.fromkeys(name for candidate in candidates for name in (candidate.name, *sorted(candidate.ids)))
+    known: dict[str, None] = {}
+    for candidate in candidates:
+        known[candidate.name] = None
+        # The model of an instance that cannot run is no help to anybody.
+        known |= dict.fromkeys(sorted(candidate.ids) if candidate.state is not State.ERROR else ())
     hint = remedy_for(model, known) if known else "no instance is configured"
     remedy = hint[:1].upper() + hint[1:] + ("" if hint.endswith("?") else ".")
     return ModelNotFoundError(f"There is no model named {model[:200]!r}.", param="model", remedy=remedy)

@@ -238,7 +238,7 @@ def test_the_port_and_who_holds_it(folder: Path) -> None:
     free = port_finding(ServerSettings(port=port), folder)
     assert (taken.level, own.level, free.level) == ("fail", "ok", "ok")
     assert f"(pid {os.getpid()})" in taken.message
-    assert "Llamavisor's own" in own.message
+    assert "Llamavisor is at" in own.message
 
 
 def test_the_data_folder_and_who_uses_it(folder: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from supervisor.config import InstanceSettings, ServerSettings, Settings, diff_settings
-from supervisor.config.diff import PROCESS_FIELDS
+from supervisor.config.diff import LIVE_SERVER_KEYS, PROCESS_FIELDS
 
 BASE: dict[str, Any] = {"server": {}, "instances": {"a": {"model": "demo"}, "b": {"model": "demo"}}}
 
@@ -101,10 +101,13 @@ SERVER = {
 
 
 @pytest.mark.parametrize("key", list(ServerSettings.model_fields))
-def test_server_keys_need_a_restart_of_the_supervisor(key: str) -> None:
+def test_server_keys_need_a_restart_of_the_supervisor_unless_they_are_read_anew(key: str) -> None:
     new = Settings.model_validate(BASE | {"server": {key: SERVER[key]}})
     diff = diff_settings(settings(), new)
-    assert diff.server_changed == (f"server.{key}",)
+    name = f"server.{key}"
+    told = diff.live_changed if name in LIVE_SERVER_KEYS else diff.server_changed
+    assert told == (name,)
+    assert len(diff.live_changed) + len(diff.server_changed) == 1
     assert diff.unchanged == ("a", "b")
 
 
