@@ -22,6 +22,7 @@ from supervisor.cli.systemd import Notifier
 from supervisor.config import ConfigError, LoadedSettings
 from supervisor.core import Supervisor
 from supervisor.data_folder import replace_file
+from supervisor.errors import LlamavisorError
 from supervisor.fleet.sweep import end_orphans
 from supervisor.process.states import State
 from web.server import WebServer
@@ -123,6 +124,8 @@ class Server:
             logger.info("Configuration reloaded: %s", ", ".join(report.to_wire()["changed"]) or "nothing changed")
         except ConfigError as error:
             logger.error("The configuration is refused, the old one stays in force. %s", error)
+        except LlamavisorError as error:
+            logger.warning("%s", error)
         finally:
             self._notifier.notify(READY=1)
 
