@@ -45,7 +45,7 @@ class SupervisionSettings(StrictModel):
     )
     wedge_busy_seconds: Seconds = Field(
         600.0,
-        description="The same while the process uses at least half a core: a long prompt read in one batch looks like that.",
+        description="The same while the process uses at least a tenth of a core: a long prompt read in one batch looks like that.",
     )
     progress_interval_seconds: Seconds = Field(
         5.0, description="Pause between two readings of the token counters while requests are active."

@@ -7,7 +7,8 @@ from enum import StrEnum
 
 from supervisor.process.stall import StallTimer
 
-BUSY_CORES = 0.5
+# An overloaded host gives an honest prefill little, and a deadlock burns nothing at all.
+BUSY_CORES = 0.1
 
 
 class Verdict(StrEnum):
@@ -66,8 +67,8 @@ class LivenessJudge:
 class ProgressJudge:
     """Tells a wedged server from a slow one (rows 17, 18).
 
-    Requests are active and nothing has moved — no counter, no byte through us — for `wedge_seconds`, or for `busy_seconds` when the process burns
-    at least half a core meanwhile, as a long prompt read in one big batch does. Then: DOUBT; but WEDGED when every slot is taken, since a canary
+    Requests are active and nothing has moved — no counter, no byte through us — for `wedge_seconds`, or for `busy_seconds` when the process
+    burns at least a tenth of a core meanwhile, as a long prompt read in one big batch does. Then: DOUBT; but WEDGED when every slot is taken, since a canary
     would only queue behind them (and where nobody can tell whether the processor is busy, that takes `busy_seconds` too).
     """
 

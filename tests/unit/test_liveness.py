@@ -168,6 +168,6 @@ def test_no_verdict_while_anything_moved_within_the_limit(steps: list[tuple[floa
             assert (verdict is not Verdict.OK) == (now - moved_at > WEDGE_SECONDS)
 
 
-@pytest.mark.parametrize("cores", [IDLE_CPU, 0.4])
-def test_less_than_half_a_core_is_not_busy(cores: float) -> None:
+@pytest.mark.parametrize("cores", [IDLE_CPU, 0.09])
+def test_less_than_a_tenth_of_a_core_is_not_busy(cores: float) -> None:
     assert first_verdict(observe_every_interval(lambda _: ALL_TAKEN, cores=cores), judge()) == (Verdict.WEDGED, 60.0)
