@@ -68,8 +68,8 @@ class ProgressJudge:
     """Tells a wedged server from a slow one (rows 17, 18).
 
     Requests are active and nothing has moved — no counter, no byte through us — for `wedge_seconds`, or for `busy_seconds` when the process
-    burns at least a tenth of a core meanwhile, as a long prompt read in one big batch does. Then: DOUBT; but WEDGED when every slot is taken, since a canary
-    would only queue behind them (and where nobody can tell whether the processor is busy, that takes `busy_seconds` too).
+    burns at least a tenth of a core meanwhile, as a long prompt read in one big batch does. Then: DOUBT; but WEDGED when every slot is
+    taken, since a canary would only queue behind them (and where nobody can tell whether the processor is busy, that takes `busy_seconds` too).
     """
 
     def __init__(self, wedge_seconds: float, busy_seconds: float) -> None:
