@@ -430,7 +430,7 @@ def test_ctrl_c_stops_an_answer_and_a_second_term_ends_everything(tmp_path: Path
         wait_until(lambda: "Shutting down" in server.said, "the shutdown to begin")
         assert server.process.poll() is None
         assert server.end() == 130
-        terminal.wait_for("cut off here")
+        terminal.wait_for("shut down before the answer was complete")
         terminal.type("\x04")
         assert terminal.wait_end() == 0
         terminal.close()
