@@ -64,8 +64,10 @@ def tests(arguments: list[str]) -> Iterator[Outcome]:
         parallel.not_run.append(f"tests marked browser: {CHROMIUM_REMEDY}")
     yield parallel
     yield pytest("pytest, one at a time", ["-m", alone, *arguments])
-    debugged = [folder for folder in ("tests/unit", "tests/integration") if (ROOT / folder).is_dir()]
-    yield pytest("pytest, asyncio debug", [*SIDE_BY_SIDE, "-m", wanted, *debugged, *arguments], PYTHONASYNCIODEBUG="1")
+    # Where tasks, descriptors and processes are: what asyncio's debug mode looks at.
+    yield pytest(
+        "pytest, asyncio debug", [*SIDE_BY_SIDE, "-m", wanted, "tests/integration", *arguments], PYTHONASYNCIODEBUG="1"
+    )
 
 
 def soak(arguments: list[str]) -> Iterator[Outcome]:
