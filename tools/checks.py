@@ -27,6 +27,8 @@ CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrom
 CHROMIUM_MACOS = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
 CHROMIUM_REMEDY = "install Chromium or Chrome (Debian: apt-get install chromium; with sudo, or run as root once)"
 NO_TESTS_COLLECTED = 5
+NO_TESTS = "no tests ran"
+ONLY_FAILED = ("--last-failed", "--last-failed-no-failures", "none")
 EXPECTED_FAILURE = "pytest.xfail"
 # Two workers whatever the machine: with more, the processes under test starve one another and deadlines are missed.
 # Stealing keeps the tests of a file together, and with them the servers that their fixtures have started.
@@ -77,6 +79,21 @@ def soak(arguments: list[str]) -> Iterator[Outcome]:
 
 
 def pytest(name: str, arguments: list[str], **environment: str) -> Outcome:
+    """One pytest run. What fails beside the others is tried once more alone, and the table says so.
+
+    Faults staged with real processes have deadlines, which a machine that is busy with all the rest at once may miss.
+    """
+    outcome = pytest_once(name, arguments, **environment)
+    if outcome.passed:
+        return outcome
+    again = pytest_once(f"{name}, what failed, alone", [*arguments, "-n0", *ONLY_FAILED], **environment)
+    outcome.passed = again.passed and NO_TESTS not in again.summary
+    outcome.summary += f"; tried again alone: {again.summary}"
+    outcome.seconds += again.seconds
+    return outcome
+
+
+def pytest_once(name: str, arguments: list[str], **environment: str) -> Outcome:
     """One pytest run; its skipped tests come back as not run (an expected failure has run)."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
@@ -96,7 +113,7 @@ def describe(suite: ElementTree.Element) -> str:
     expected = sum(mark.get("type") == EXPECTED_FAILURE for mark in suite.iter("skipped"))
     passed = int(suite.get("tests", 0)) - failed - errors - skips
     counts = {"failed": failed, "passed": passed, "skipped": skips - expected, "xfailed": expected, "errors": errors}
-    told = ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "no tests ran"
+    told = ", ".join(f"{count} {word}" for word, count in counts.items() if count) or NO_TESTS
     return f"{told} in {float(suite.get('time', 0)):.2f}s"
 
 
