@@ -38,8 +38,6 @@ export class InstanceCard {
     if (status === before) return;
     this.status = status;
     if (status.status !== before.status) this.onChange();
-    // Another try or another process: changes in between may have come as one, and only the server still knows them all.
-    if (status.retries !== before.retries || status.startedAt !== before.startedAt) void this.loadHistory();
     this.render();
   }
 

@@ -98,7 +98,10 @@ def _show_banner(supervisor: Supervisor, url: str) -> None:
         ("instances", ", ".join(supervisor.fleet.names()) or "none configured"),
         ("configuration", str(source) if source is not None else "none found: the built-in demo model is served"),
         ("data", str(supervisor.data_folder)),
-        ("next", f"open the address in a browser, or in another terminal: {_own_command()} status"),
+        (
+            "next",
+            f"open the address in a browser, or in another terminal: {_own_command()} status, {_own_command()} chat",
+        ),
         ("end", "Ctrl-C"),
     ):
         console.print(Text.assemble((f"  {label:<14}", "dim"), text), soft_wrap=True)

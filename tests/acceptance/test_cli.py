@@ -249,7 +249,7 @@ def test_doctor_beside_a_running_server(serve: ServeProcess) -> None:
     found = {finding["subject"]: finding for finding in json.loads(done.stdout)["findings"]}
     assert done.returncode == 0, done.stdout
     assert f"pid {serve.process.pid}" in found["data folder"]["message"]
-    assert "Llamavisor's own" in found["port"]["message"]
+    assert "Llamavisor is at" in found["port"]["message"]
     assert found["embedded engine"]["level"] == "ok"
 
 
