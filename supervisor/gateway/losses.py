@@ -14,8 +14,9 @@ from supervisor.process.instance import Instance
 from supervisor.process.snapshot import InstanceSnapshot
 from supervisor.process.states import State
 
-# The connection breaks a moment before the exit is noticed and classified: worth waiting for, as only that says why.
-CLASSIFICATION_WAIT_SECONDS = 0.05
+# The connection breaks a moment before the exit is noticed and classified (much of a second where the machine is busy): worth waiting for, as
+# only that says why. An engine that closes a connection and lives on is rare, and its client has lost its answer already.
+CLASSIFICATION_WAIT_SECONDS = 0.5
 BEFORE = "Before it answered"
 UNREACHED = "Before the request could be sent"
 AMID = "In the middle of its answer"
@@ -36,7 +37,7 @@ class IncompleteAnswerError(EngineDiedError):
 
 
 async def explain_loss(instance: Instance, generation: int, lost: str, clock: Clock) -> EngineDiedError:
-    """Why the connection to that generation broke, as far as the supervisor knows or learns within 50 ms.
+    """Why the connection to that generation broke, as far as the supervisor knows or learns within half a second.
 
     `lost` says when that was: BEFORE, AMID, or UNREACHED when there never was one.
     """

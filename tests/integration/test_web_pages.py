@@ -102,3 +102,5 @@ async def test_assets_are_cached_by_their_content(web_house: WebHouse) -> None:
         assert answer.status == 304
     async with web_house.http.get("/static/base.css?v=000000000000") as answer:
         assert answer.headers["Cache-Control"] == "no-cache"
+    async with web_house.http.get("/favicon.ico") as answer:
+        assert (answer.status, answer.content_type) == (200, "image/svg+xml")

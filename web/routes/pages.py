@@ -11,6 +11,7 @@ from aiohttp import web
 
 from supervisor.core import Supervisor
 from web import views
+from web.assets import REVALIDATE
 from web.auth import SESSION_COOKIE
 from web.bodies import read_body
 from web.guard import GUARD
@@ -113,6 +114,18 @@ async def static_file(request: web.Request) -> web.StreamResponse:
     assets, name = request.app[ASSETS], request.match_info["name"]
     path = assets.path(name)
     return web.FileResponse(path, headers={"Cache-Control": assets.cache_control(name, request.query.get("v"))})
+
+
+@routes.route(
+    "GET",
+    "/favicon.ico",
+    summary="The icon",
+    policy=Policy.OPEN,
+    responses={200: Reply("The logo as SVG.", content_type=None)},
+)
+async def icon(request: web.Request) -> web.StreamResponse:
+    """For answers that cannot name their icon: browsers ask here then."""
+    return web.FileResponse(request.app[ASSETS].path("icons/logo.svg"), headers={"Cache-Control": REVALIDATE})
 
 
 def local_path(target: str | None) -> str:
