@@ -76,6 +76,20 @@ async def test_a_message_waits_for_the_server_and_is_sent(site: Site, watcher: W
     await expect(answer.locator(".markdown")).to_contain_text("token7")
 
 
+async def test_the_model_asked_for_is_taken_when_it_arrives(site: Site, watcher: Watcher) -> None:
+    first, late = site.stand_in(), site.stand_in(autostart=False)
+    await site.start({"first": first})
+    chat = await ChatPage.open(watcher, site.url, "late")
+    choice = chat.page.get_by_role("combobox", name="Model")
+    await expect(choice).to_have_value("first")
+    await site.reconfigure({"first": first, "late": late})
+    await expect(choice).to_have_value("late")
+    await choice.select_option("first")
+    await site.reconfigure({"first": first, "late": late, "third": late})
+    await expect(choice.get_by_role("option")).to_have_count(3)
+    await expect(choice).to_have_value("first")
+
+
 async def test_waiting_can_be_given_up(stage: Site, watcher: Watcher) -> None:
     chat = await ChatPage.open(watcher, stage.url, "crashing")
     await expect(chat.page.locator('[data-part="strip-story"]')).to_contain_text("exited with code 7")

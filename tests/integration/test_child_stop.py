@@ -154,7 +154,8 @@ import os, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 print("breeding", flush=True)
-while True:
+end = time.monotonic() + 60
+while time.monotonic() < end:
     if os.fork():
         time.sleep(0.005)
         os._exit(0)

@@ -25,6 +25,8 @@ class ChatPage {
   private isLeaving = false;
   private told: string | null = null;
   private storeTimer: ReturnType<typeof setTimeout> | null = null;
+  /** The model asked for; it stays wanted while the instances arrive one by one, until a person chooses or sends. */
+  private wanted: string | null = new URLSearchParams(location.search).get("model") ?? recall(MODEL_KEY);
   private readonly select = part<HTMLSelectElement>(document, "model");
   private readonly indicator = new ConnectionIndicator(part(document, "connection"));
   private readonly drawer: SettingsDrawer;
@@ -89,7 +91,8 @@ class ChatPage {
     part(document, "new-chat").addEventListener("click", () => this.newChat());
     part(document, "strip-start").addEventListener("click", () => void this.startInstance());
     this.select.addEventListener("change", () => {
-      remember(MODEL_KEY, this.select.value);
+      this.wanted = this.select.value;
+      remember(MODEL_KEY, this.wanted);
       this.startRefusal = null;
       this.tick();
     });
@@ -146,6 +149,7 @@ class ChatPage {
   }
 
   private answer(turn: AssistantTurn, answer: Answer = shownAnswer(turn)): void {
+    this.wanted = answer.model;
     const messages = messagesFor(this.turns, this.drawer.settings.system);
     this.turns = [...this.turns, turn];
     const request = { model: answer.model, messages, sampling: this.drawer.settings.sampling };
@@ -223,7 +227,7 @@ class ChatPage {
     const options = modelOptions(instances);
     const signature = JSON.stringify(options);
     if (this.select.dataset["options"] === signature) return;
-    const chosen = this.select.dataset["options"] ? this.select.value : wantedModel(this.select.value);
+    const chosen = this.wanted ?? this.select.value;
     this.select.dataset["options"] = signature;
     this.select.replaceChildren(...options.map(({ value, label }) => el("option", { value }, label)));
     const known = options.some(({ value }) => value === chosen) ? chosen : instanceFor(chosen, instances, null)?.instance;
@@ -235,10 +239,6 @@ function hintFor(instance: LlamaServiceStatus): string {
   if (instance.status === "ready") return "";
   const then = passesByItself(instance.status) ? "Your message is sent when it is ready." : "Start it, and your message is sent when it is ready.";
   return `${whyNotReady(instance)}. ${then}`;
-}
-
-function wantedModel(fallback: string): string {
-  return new URLSearchParams(location.search).get("model") ?? recall(MODEL_KEY) ?? fallback;
 }
 
 function spoken({ status, text, note }: Answer): string {
