@@ -1,7 +1,7 @@
 """Runs the project's checks one after another and says at the end, on one screen, how each went.
 
     python tools/checks.py lint              everything that needs no running program
-    python tools/checks.py all [PYTEST …]    lint, then the tests in three legs; arguments go to each pytest
+    python tools/checks.py all [PYTEST …]    lint, then the tests in two legs; arguments go to each pytest
     python tools/checks.py soak [PYTEST …]   the stateful tests at length
 
 A check that could not run is listed with the remedy. With CI=true in the environment it counts as a failure, so that
@@ -27,7 +27,9 @@ PYTHON_FOLDERS = ("supervisor", "web", "tests", "benchmarks", "tools")
 CHROMIUM_NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM_PACKAGES = ("chromium-headless-shell", "chromium")
 CHROMIUM_MACOS = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
-CHROMIUM_REMEDY = "install Chromium or Chrome (Debian: apt-get install chromium-headless-shell; with sudo, or run as root once)"
+CHROMIUM_REMEDY = (
+    "install Chromium or Chrome (Debian: apt-get install chromium-headless-shell; with sudo, or run as root once)"
+)
 NO_TESTS_COLLECTED = 5
 NO_TESTS = "no tests ran"
 ONLY_FAILED = ("--last-failed", "--last-failed-no-failures", "none")
@@ -59,19 +61,14 @@ def lint() -> Iterator[Outcome]:
 
 
 def tests(arguments: list[str]) -> Iterator[Outcome]:
-    """All tests: side by side what can be, alone what measures, and the small ones once more under asyncio's debug mode."""
+    """All tests, and those where tasks, descriptors and processes are once more under asyncio's debug mode."""
     browser = chromium_available()
-    wanted = "not serial" if browser else "not serial and not browser"
-    alone = "serial" if browser else "serial and not browser"
-    parallel = pytest("pytest", [*SIDE_BY_SIDE, "-m", wanted, *arguments])
+    wanted = () if browser else ("-m", "not browser")
+    everything = pytest("pytest", [*SIDE_BY_SIDE, *wanted, *arguments])
     if not browser:
-        parallel.not_run.append(f"tests marked browser: {CHROMIUM_REMEDY}")
-    yield parallel
-    yield pytest("pytest, one at a time", ["-m", alone, *arguments])
-    # Where tasks, descriptors and processes are: what asyncio's debug mode looks at.
-    yield pytest(
-        "pytest, asyncio debug", [*SIDE_BY_SIDE, "-m", wanted, "tests/integration", *arguments], PYTHONASYNCIODEBUG="1"
-    )
+        everything.not_run.append(f"tests marked browser: {CHROMIUM_REMEDY}")
+    yield everything
+    yield pytest("pytest, asyncio debug", [*SIDE_BY_SIDE, "tests/integration", *arguments], PYTHONASYNCIODEBUG="1")
 
 
 def soak(arguments: list[str]) -> Iterator[Outcome]:

@@ -60,6 +60,8 @@ _ERROR = record(
     }
 )
 
+_STATE_SEQ = described(INTEGER, "Counts its changes of state within an epoch; a gap means that some were missed.")
+
 _MODEL = record(
     {
         "id": STRING,
@@ -101,10 +103,19 @@ _INSTANCE = record(
         "surviveSupervisor": BOOLEAN,
         "lastCrash": described(optional(STRING), "What ended it the last time; stays after the recovery."),
         "requestsActive": INTEGER,
+        "stateSeq": _STATE_SEQ,
     }
 )
 
-_HISTORY_ENTRY = record({"status": _STATUS, "reason": optional(STRING), "headline": STRING, "timestamp": _UNIX_MS})
+_HISTORY_ENTRY = record(
+    {
+        "stateSeq": _STATE_SEQ,
+        "status": _STATUS,
+        "reason": optional(STRING),
+        "headline": STRING,
+        "timestamp": _UNIX_MS,
+    }
+)
 
 _LOG_ENTRY = record(
     {

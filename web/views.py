@@ -61,12 +61,13 @@ def history(events: list[Event]) -> list[dict[str, Any]]:
         if event.type != "llama_status":
             continue
         entry = {
+            "stateSeq": event.data["stateSeq"],
             "status": event.data["status"],
             "reason": event.data["reason"],
             "headline": event.data["headline"],
             "timestamp": event.timestamp_ms,
         }
-        if entries and entries[-1]["status"] == entry["status"]:
+        if entries and entries[-1]["stateSeq"] == entry["stateSeq"]:
             # The first of its state has the time, the last the words.
             entry["timestamp"] = entries[-1]["timestamp"]
             entries[-1] = entry

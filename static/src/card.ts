@@ -6,7 +6,7 @@ import { formatBytes, formatCount, formatDuration, formatInteger, plural } from 
 import { uptimeSeconds } from "./llama_status";
 import { LogTail } from "./logs";
 import { Timeline } from "./timeline";
-import type { LlamaModel, LlamaServiceStatus } from "./types";
+import type { HistoryEntry, LlamaModel, LlamaServiceStatus } from "./types";
 import { type Action, ACTIONS, actionRules, hasProcess, headlineOf, toneOf } from "./words";
 
 const ASKED_WORDS: Record<Action, string> = { start: "Starting…", stop: "Stopping…", restart: "Restarting…" };
@@ -37,7 +37,9 @@ export class InstanceCard {
     const before = this.status;
     if (status === before) return;
     this.status = status;
-    if (status.status !== before.status) this.onChange();
+    if (status.stateSeq !== before.stateSeq) this.onChange();
+    // Whoever falls behind gets the newest truth only.
+    if (status.stateSeq > before.stateSeq + 1) void this.loadHistory();
     this.render();
   }
 
@@ -52,11 +54,15 @@ export class InstanceCard {
     this.timeline.tick(now);
   }
 
-  /** Load the changes of state again; what happened without a connection is in them. */
-  async loadHistory(): Promise<void> {
+  /** The supervisor is another run: what the old one told is no longer comparable. */
+  startAnew(): void {
+    this.timeline.clear();
+    void this.loadHistory();
+  }
+
+  private async loadHistory(): Promise<void> {
     try {
       const { history } = await loadInstance(this.status.instance);
-      this.timeline.clear();
       this.timeline.add(history);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
@@ -80,9 +86,9 @@ export class InstanceCard {
     announce(`${this.status.instance}: ${this.status.headline}`);
   }
 
-  private entry(): { status: LlamaServiceStatus["status"]; reason: string | null; headline: string; timestamp: number } {
-    const { status, reason, headline } = this.status;
-    return { status, reason, headline, timestamp: this.serverNow() };
+  private entry(): HistoryEntry {
+    const { stateSeq, status, reason, headline } = this.status;
+    return { stateSeq, status, reason, headline, timestamp: this.serverNow() };
   }
 
   private render(): void {

@@ -7,15 +7,14 @@ import { toneOf } from "./words";
 
 const MAX_ENTRIES = 100;
 
-/** Only changes: the server also reports progress within a state, of which the last word is kept. Pure. */
+/** One entry for each stay in a state: what is news has the words, the earliest the time. Pure. */
 export function mergeHistory(known: readonly HistoryEntry[], news: readonly HistoryEntry[]): HistoryEntry[] {
-  const merged: HistoryEntry[] = [];
-  for (const entry of [...known, ...news].sort((one, other) => one.timestamp - other.timestamp)) {
-    const last = merged.at(-1);
-    if (last?.status === entry.status) merged[merged.length - 1] = { ...entry, timestamp: last.timestamp };
-    else merged.push(entry);
+  const merged = new Map<number, HistoryEntry>();
+  for (const entry of [...known, ...news]) {
+    const timestamp = Math.min(entry.timestamp, merged.get(entry.stateSeq)?.timestamp ?? entry.timestamp);
+    merged.set(entry.stateSeq, { ...entry, timestamp });
   }
-  return merged.slice(-MAX_ENTRIES);
+  return [...merged.values()].sort((one, other) => one.stateSeq - other.stateSeq).slice(-MAX_ENTRIES);
 }
 
 /** The list on the card. */
@@ -25,13 +24,13 @@ export class Timeline {
 
   constructor(private readonly list: HTMLElement) {}
 
-  /** Take changes in, in any order. */
+  /** Take changes in, in any order, and more than once. */
   add(news: readonly HistoryEntry[]): void {
     this.entries = mergeHistory(this.entries, news);
     this.render();
   }
 
-  /** The supervisor is another run: what the old one told is no longer comparable. */
+  /** Forget everything. */
   clear(): void {
     this.entries = [];
   }

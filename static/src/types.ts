@@ -60,6 +60,8 @@ export interface LlamaServiceStatus {
   /** What ended it the last time; stays after the recovery. */
   lastCrash: string | null;
   requestsActive: number;
+  /** Counts its changes of state within an epoch; a gap means that some were missed. */
+  stateSeq: number;
 }
 
 /** The `llamaStatus` message. `timestamp` in unix milliseconds by the server's clock; `seq` counts the events of one `epoch`. */
@@ -133,6 +135,7 @@ export interface MetricsEvent {
 
 /** One change of state, as `GET /admin/instances/{name}` lists it; `timestamp` in unix milliseconds. */
 export interface HistoryEntry {
+  stateSeq: number;
   status: LlamaServiceState;
   reason: string | null;
   headline: string;

@@ -33,6 +33,7 @@ export function statusOf(changes: Partial<LlamaServiceStatus> = {}): LlamaServic
     surviveSupervisor: false,
     lastCrash: null,
     requestsActive: 0,
+    stateSeq: 0,
     ...changes,
   };
 }

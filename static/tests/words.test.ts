@@ -62,15 +62,22 @@ test("why it is not ready holds no figure that ages", () => {
 });
 
 test("a history keeps one entry for each stay in a state, with its begin and its last words", () => {
-  const entry = (status: LlamaServiceState, timestamp: number, headline: string = status): HistoryEntry => ({
+  const entry = (stateSeq: number, status: LlamaServiceState, timestamp: number, headline: string = status): HistoryEntry => ({
+    stateSeq,
     status,
     timestamp,
     headline,
     reason: null,
   });
-  const known = [entry("initial", 1), entry("starting", 2)];
-  const merged = mergeHistory(known, [entry("ready", 9), entry("starting", 5, "starting — loading, 80%"), entry("initial", 1)]);
-  assert.deepEqual(merged, [entry("initial", 1), entry("starting", 2, "starting — loading, 80%"), entry("ready", 9)]);
+  const known = [entry(0, "initial", 1), entry(1, "starting", 2), entry(5, "starting", 7)];
+  const missed = [entry(2, "ready", 4), entry(3, "crashed", 5), entry(5, "starting", 6, "starting — loading, 80%"), entry(0, "initial", 1)];
+  assert.deepEqual(mergeHistory(known, missed), [
+    entry(0, "initial", 1),
+    entry(1, "starting", 2),
+    entry(2, "ready", 4),
+    entry(3, "crashed", 5),
+    entry(5, "starting", 6, "starting — loading, 80%"),
+  ]);
 });
 
 test("a choice is an instance, or a model of one that serves several", () => {

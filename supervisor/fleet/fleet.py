@@ -43,6 +43,7 @@ class Fleet:
         self._writer = LogWriter()
         self._instances: dict[str, Instance] = {}
         self._planners: dict[str, Planner] = {}
+        self._state_seqs: dict[str, int] = {}
         self._lingering: dict[str, asyncio.Task[None]] = {}
         self._configured = Settings(instances={})
         self._usage = UsageMeter(clock)
@@ -171,7 +172,13 @@ class Fleet:
             writer=self._writer,
         )
         instance = Instance(
-            _profile(settings, name), _figures(settings, name), parts, output, self._clock, self._publish
+            _profile(settings, name),
+            _figures(settings, name),
+            parts,
+            output,
+            self._clock,
+            self._publish,
+            state_seq=self._state_seqs.pop(name, 0),
         )
         self._instances[name] = instance
         self._planners[name] = planner
@@ -190,6 +197,7 @@ class Fleet:
     async def _forget(self, instance: Instance) -> None:
         name = instance.name
         await instance.close()
+        self._state_seqs[name] = instance.state_seq + 1
         del self._instances[name], self._planners[name]
         self._events.publish("instance_removed", {"instance": name}, instance=name)
 

@@ -47,9 +47,9 @@ class Planner:
         self._settings = settings
         self._folders = folders
         self._addresses = addresses
-        self._run_id = run_id
         self._found = survivor
         self._engine = ENGINES[settings.engine.kind]
+        self._tags = Tags(run_id, name, settings_digest(settings))
 
     @property
     def settings(self) -> InstanceSettings:
@@ -74,7 +74,7 @@ class Planner:
             raise CannotPlanError(_cause_of(error)) from error
         return LaunchPlan(
             spec=spec,
-            tags=Tags(self._run_id, self._name, settings_digest(self._settings)),
+            tags=self._tags,
             survive=self._settings.survive_supervisor,
             may_adopt=configured is not None and self._settings.adopt,
         )

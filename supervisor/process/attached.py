@@ -9,6 +9,7 @@ from supervisor.process import procfs
 from supervisor.process.exitwatch import watch_exit
 from supervisor.process.family import Family
 from supervisor.process.handle import WatchedProcess
+from supervisor.process.ladder import StopLadder
 from supervisor.process.output import OutputCapture
 from supervisor.process.posix import Found, Identity
 from supervisor.process.spawning import INSTANCE, RUN_ID
@@ -36,6 +37,10 @@ class ReattachedProcess(AttachedProcess):
 
 class ForeignProcess(AttachedProcess):
     """An adopted server. `terminate` is for those who asked for it in so many words; its group is left alone, only it and its children end."""
+
+    async def _end(self, ladder: StopLadder, grace_seconds: float) -> bool:
+        # Whoever started it waits for its exit status, which is not ours to collect.
+        return await ladder.climb(grace_seconds)
 
 
 def reattach(found: Found, output: OutputCapture, *, stop_signal: signal.Signals = signal.SIGTERM) -> ReattachedProcess:

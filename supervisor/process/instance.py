@@ -46,7 +46,10 @@ class _Request:
 
 
 class Instance:
-    """The handle of one instance. Create it on the loop, `open` it once, `close` it once."""
+    """The handle of one instance. Create it on the loop, `open` it once, `close` it once.
+
+    `state_seq` counts its changes of state, beginning where an earlier instance of the name ended.
+    """
 
     def __init__(
         self,
@@ -58,6 +61,7 @@ class Instance:
         publish: Callable[[InstanceSnapshot], None],
         *,
         watch: Callable[..., Any] = Watch,
+        state_seq: int = 0,
     ) -> None:
         self.profile = profile
         self.figures = figures
@@ -76,6 +80,8 @@ class Instance:
         self._timers: dict[life.Timer, Timer] = {}
         self._listeners: set[Callable[[State], None]] = set()
         self._ready_at_ms: int | None = None
+        self._told = State.INITIAL
+        self.state_seq = state_seq
         self._is_retired = False
 
     @property
@@ -217,6 +223,7 @@ class Instance:
             name=self.name,
             engine=self.profile.engine,
             state=state or core.state,
+            state_seq=self.state_seq,
             models=watch.models if watch is not None else (),
             cause=core.cause,
             last_crash=core.last_crash,
@@ -306,6 +313,9 @@ class Instance:
                     armed.cancel()
 
     def _tell(self, state: State) -> None:
+        if state is not self._told:
+            self._told = state
+            self.state_seq += 1
         if state is State.READY and self._ready_at_ms is None:
             self._ready_at_ms = int(self._clock.wall() * MILLISECONDS)
         elif state is not State.READY:

@@ -17,12 +17,14 @@ class InstanceSnapshot:
     """One instance at one moment.
 
     `models` are in wire shape; times with `_ms` are unix milliseconds; `uptime_seconds` counts from the start of the process;
+    `state_seq` counts the changes of state, so that who hears of 7 after 5 knows that something was missed;
     `progress` is 0 to 1 while loading, when known; `cause` explains `crashed` and `error`; `last_crash` stays after the recovery.
     """
 
     name: str
     engine: str
     state: State
+    state_seq: int
     models: tuple[Mapping[str, Any], ...]
     cause: Cause | None
     last_crash: Cause | None
@@ -95,6 +97,7 @@ class InstanceSnapshot:
             "surviveSupervisor": self.survive_supervisor,
             "lastCrash": self.last_crash.message if self.last_crash is not None else None,
             "requestsActive": self.requests_active,
+            "stateSeq": self.state_seq,
         }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from supervisor.process import procfs
@@ -85,15 +86,25 @@ def oom_kills(pid: int | None = None) -> int | None:
 
     A count to compare before and after; None where there is no such count (no cgroup v2, no memory controller).
     """
-    content = procfs.read_bytes(f"/proc/{pid or 'self'}/cgroup") or b""
-    for line in os.fsdecode(content).splitlines():
+    events = _own_memory_events() if pid is None else _memory_events(f"/proc/{pid}/cgroup")
+    return None if events is None else _count_in(events)
+
+
+@cache
+def _own_memory_events() -> str | None:
+    """Found once: nobody moves a process between control groups while it serves, and this is on the way from an exit to its restart."""
+    return _memory_events("/proc/self/cgroup")
+
+
+def _memory_events(membership: str) -> str | None:
+    for line in os.fsdecode(procfs.read_bytes(membership) or b"").splitlines():
         if line.startswith("0::"):
-            return _count_in(CGROUP_ROOT / line[3:].lstrip("/") / "memory.events")
+            return str(CGROUP_ROOT / line[3:].lstrip("/") / "memory.events")
     return None
 
 
-def _count_in(events: Path) -> int | None:
-    for line in (procfs.read_bytes(str(events)) or b"").splitlines():
+def _count_in(events: str) -> int | None:
+    for line in (procfs.read_bytes(events) or b"").splitlines():
         if line.startswith(b"oom_kill "):
             return int(line.split()[1])
     return None

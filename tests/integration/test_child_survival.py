@@ -199,6 +199,13 @@ class TestForeign:
         foreign.close()
         assert len(server.pids()) == 1, "the sleeper in its group"
 
+    async def test_its_exit_status_is_left_to_who_started_it(self) -> None:
+        pid = os.posix_spawn("/bin/sleep", ["sleep", "1000"], {})
+        foreign = attach_foreign(pid)
+        assert await foreign.terminate(5)
+        foreign.close()
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
+
     async def test_one_that_is_gone_has_ended(self) -> None:
         foreign = attach_foreign(NOBODY)
         assert await finished(foreign.exited) == ExitStatus()

@@ -234,9 +234,12 @@ def test_local_paths(target: str | None, path: str) -> None:
     assert local_path(target) == path
 
 
+STATE_SEQS = {"initial": 0, "starting": 1, "ready": 2, "crashed": 3}
+
+
 def status_event(seq: int, status: str, reason: str | None = None, headline: str = "") -> Event:
     """A change of the instance `one`."""
-    data = {"status": status, "reason": reason, "headline": headline or status}
+    data = {"stateSeq": STATE_SEQS[status], "status": status, "reason": reason, "headline": headline or status}
     return Event("epoch", seq, "llama_status", "one", data, seq * 1_000)
 
 
@@ -270,6 +273,12 @@ def test_history_has_one_entry_a_state() -> None:
         Event("epoch", 4, "instance_removed", "one", {}, 0),
     ]
     assert history(events) == [
-        {"status": "starting", "reason": None, "headline": "starting — loading, 50%", "timestamp": 1_000},
-        {"status": "ready", "reason": None, "headline": "ready", "timestamp": 3_000},
+        {
+            "stateSeq": 1,
+            "status": "starting",
+            "reason": None,
+            "headline": "starting — loading, 50%",
+            "timestamp": 1_000,
+        },
+        {"stateSeq": 2, "status": "ready", "reason": None, "headline": "ready", "timestamp": 3_000},
     ]

@@ -171,6 +171,8 @@ class LiveServer:
 
     async def _broadcast(self, subscription: Subscription) -> None:
         async for event in subscription:
+            if not self.fanout:
+                continue
             await self.fanout.broadcast(_frame(event), self._rooms(event))
 
     def _rooms(self, event: Event) -> list[str]:

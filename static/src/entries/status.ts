@@ -44,7 +44,7 @@ class StatusPage {
 
   private reloadHistories(): void {
     if (this.lastConnection === "connecting") return;
-    for (const card of this.cards.values()) void card.loadHistory();
+    for (const card of this.cards.values()) card.startAnew();
   }
 
   private syncCards(instances: readonly LlamaServiceStatus[]): void {
