@@ -166,6 +166,16 @@ class TestSurvivor:
         assert nursery.found() == []
 
 
+def a_sleeper() -> int:
+    """The process id of a child of this very process that nobody waits for yet."""
+    return os.posix_spawn("/bin/sleep", ["sleep", "1000"], {})
+
+
+def exit_code(pid: int) -> int:
+    """How a child ended; ChildProcessError when somebody else has collected it."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
 class TestForeign:
     """Row 22: an adopted server is watched as closely and never killed, unless asked to in so many words."""
 
@@ -200,11 +210,11 @@ class TestForeign:
         assert len(server.pids()) == 1, "the sleeper in its group"
 
     async def test_its_exit_status_is_left_to_who_started_it(self) -> None:
-        pid = os.posix_spawn("/bin/sleep", ["sleep", "1000"], {})
+        pid = a_sleeper()
         foreign = attach_foreign(pid)
         assert await foreign.terminate(5)
         foreign.close()
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
+        assert exit_code(pid) == -signal.SIGTERM
 
     async def test_one_that_is_gone_has_ended(self) -> None:
         foreign = attach_foreign(NOBODY)
