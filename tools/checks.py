@@ -33,6 +33,7 @@ CHROMIUM_REMEDY = (
 NO_TESTS_COLLECTED = 5
 NO_TESTS = "no tests ran"
 ONLY_FAILED = ("--last-failed", "--last-failed-no-failures", "none")
+IN_DEBUG_MODE = "tests/integration"
 EXPECTED_FAILURE = "pytest.xfail"
 # Two workers whatever the machine: with more, the processes under test starve one another and deadlines are missed.
 # Stealing keeps the tests of a file together, and with them the servers that their fixtures have started.
@@ -61,14 +62,14 @@ def lint() -> Iterator[Outcome]:
 
 
 def tests(arguments: list[str]) -> Iterator[Outcome]:
-    """All tests, and those where tasks, descriptors and processes are once more under asyncio's debug mode."""
+    """All tests; those of tasks, descriptors and processes under asyncio's debug mode."""
     browser = chromium_available()
     wanted = () if browser else ("-m", "not browser")
-    everything = pytest("pytest", [*SIDE_BY_SIDE, *wanted, *arguments])
+    most = pytest("pytest", [*SIDE_BY_SIDE, *wanted, f"--ignore={IN_DEBUG_MODE}", *arguments])
     if not browser:
-        everything.not_run.append(f"tests marked browser: {CHROMIUM_REMEDY}")
-    yield everything
-    yield pytest("pytest, asyncio debug", [*SIDE_BY_SIDE, "tests/integration", *arguments], PYTHONASYNCIODEBUG="1")
+        most.not_run.append(f"tests marked browser: {CHROMIUM_REMEDY}")
+    yield most
+    yield pytest("pytest, asyncio debug", [*SIDE_BY_SIDE, IN_DEBUG_MODE, *arguments], PYTHONASYNCIODEBUG="1")
 
 
 def soak(arguments: list[str]) -> Iterator[Outcome]:
