@@ -32,8 +32,8 @@ from benchmarks._results import NOTHING, Result, Table, finish, installed_versio
 ANSWER_POLL_SECONDS = 0.0002
 CIRCUS_CHECK_DELAY_SECONDS = 5.0
 CIRCUS_FAST_CHECK_DELAY_SECONDS = 0.1
-AT_ONCE = {"retry_base_seconds": 1e-6, "retry_cap_seconds": 1e-6, "retry_jitter": 0.0, "max_retries": 100}
-ONE_SECOND = {"retry_base_seconds": 1.0, "retry_cap_seconds": 1.0, "retry_jitter": 0.0, "max_retries": 100}
+AT_ONCE = {"retry_base_seconds": 1e-6, "retry_cap_seconds": 1e-6, "retry_jitter": 0.0, "max_retries": 1_000}
+ONE_SECOND = {"retry_base_seconds": 1.0, "retry_cap_seconds": 1.0, "retry_jitter": 0.0, "max_retries": 1_000}
 
 
 @dataclass(slots=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from supervisor.config.engine_settings import EmbeddedEngine
 from supervisor.config.settings import InstanceSettings
-from supervisor.engines.base import is_address_ours, model_id_of, require_model
-from supervisor.engines.llama_flags import FAILURES, flags_of, listen_flags, probe_spec
+from supervisor.engines.base import model_id_of, require_model
+from supervisor.engines.llama_flags import launch_spec, watch_spec
 from supervisor.launch import Address, LaunchSpec
 
 SERVER_FILE = Path(__file__).with_name("embedded_server.py")
@@ -33,24 +33,14 @@ class Embedded:
         model_id = model_id_of(settings, model)
         # `-P` keeps the server's folder off the import path: modules there are named like others'.
         command = (sys.executable, "-P", str(SERVER_FILE))
-        flags = ("--model", model, *listen_flags(name, address), "--alias", model_id, "--metrics", "--slots")
         survival = {} if settings.survive_supervisor else {DIE_WITH_PARENT: "1"}
-        return LaunchSpec(
-            engine=self.kind,
-            address=address,
-            argv=(*command, *flags, *flags_of(engine)),
-            env={**survival, **settings.env},
-            model_id=model_id,
-            model_file=Path(model),
-            address_is_ours=is_address_ours(settings),
-            probe=probe_spec(settings, engine),
-            failures=FAILURES,
+        return launch_spec(
+            name, settings, engine, address, command=command, model=model, model_id=model_id, env=survival
         )
 
     def watch_spec(self, name: str, settings: InstanceSettings, address: Address) -> LaunchSpec:
         """See `Engine.watch_spec`."""
-        probe = probe_spec(settings, _flags(settings))
-        return LaunchSpec(engine=self.kind, address=address, address_is_ours=False, probe=probe)
+        return watch_spec(settings, _flags(settings), address)
 
 
 def _flags(settings: InstanceSettings) -> EmbeddedEngine:

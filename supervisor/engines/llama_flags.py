@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from supervisor.config.engine_settings import LlamaFlags
 from supervisor.config.settings import InstanceSettings
-from supervisor.engines.base import refuse
-from supervisor.launch import Address, Canary, CounterSpec, FailurePattern, ProbeSpec, Signature
+from supervisor.engines.base import is_address_ours, refuse
+from supervisor.launch import Address, Canary, CounterSpec, FailurePattern, LaunchSpec, ProbeSpec, Signature
 
 API_KEY_VARIABLE = "LLAMA_API_KEY"
 SOCKET_SUFFIX = ".sock"
@@ -85,6 +86,39 @@ FAILURES = (
         remedy="Check that `model` names a GGUF file that can be read.",
     ),
 )
+
+
+def launch_spec(
+    name: str,
+    settings: InstanceSettings,
+    engine: LlamaFlags,
+    address: Address,
+    *,
+    command: Sequence[str],
+    model: str,
+    model_id: str,
+    extra_args: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+) -> LaunchSpec:
+    """How to start a llama.cpp server: `command`, then all flags, then `extra_args`; `env` yields to the settings' own."""
+    flags = ("--model", model, *listen_flags(name, address), "--alias", model_id, "--metrics", "--slots")
+    return LaunchSpec(
+        engine=settings.engine.kind,
+        address=address,
+        argv=(*command, *flags, *flags_of(engine), *extra_args),
+        env={**(env or {}), **settings.env},
+        model_id=model_id,
+        model_file=Path(model),
+        address_is_ours=is_address_ours(settings),
+        probe=probe_spec(settings, engine),
+        failures=FAILURES,
+    )
+
+
+def watch_spec(settings: InstanceSettings, engine: LlamaFlags, address: Address) -> LaunchSpec:
+    """How to watch a llama.cpp server that somebody else runs."""
+    probe = probe_spec(settings, engine)
+    return LaunchSpec(engine=settings.engine.kind, address=address, address_is_ours=False, probe=probe)
 
 
 def flags_of(engine: LlamaFlags) -> list[str]:

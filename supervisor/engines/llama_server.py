@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from pathlib import Path
 
 from supervisor.config.engine_settings import LlamaServerEngine
 from supervisor.config.settings import InstanceSettings
-from supervisor.engines.base import check_extra_args, is_address_ours, model_id_of, require_model
-from supervisor.engines.llama_flags import API_KEY_VARIABLE, FAILURES, flags_of, listen_flags, probe_spec
+from supervisor.engines.base import check_extra_args, model_id_of, require_model
+from supervisor.engines.llama_flags import API_KEY_VARIABLE, launch_spec, watch_spec
 from supervisor.launch import Address, LaunchSpec
 
 ALIAS_FLAGS = ("-a", "--alias")
@@ -32,23 +31,20 @@ class LlamaServer:
         engine = _flags(settings)
         check_extra_args(name, engine.extra_args, OWN_FLAGS, API_KEY_VARIABLE)
         model_id = _given_alias(engine.extra_args) or model_id_of(settings, model)
-        flags = ("--model", model, *listen_flags(name, address), "--alias", model_id, "--metrics", "--slots")
-        return LaunchSpec(
-            engine=self.kind,
-            address=address,
-            argv=(engine.binary, *flags, *flags_of(engine), *engine.extra_args),
-            env=dict(settings.env),
+        return launch_spec(
+            name,
+            settings,
+            engine,
+            address,
+            command=(engine.binary,),
+            model=model,
             model_id=model_id,
-            model_file=Path(model),
-            address_is_ours=is_address_ours(settings),
-            probe=probe_spec(settings, engine),
-            failures=FAILURES,
+            extra_args=engine.extra_args,
         )
 
     def watch_spec(self, name: str, settings: InstanceSettings, address: Address) -> LaunchSpec:
         """See `Engine.watch_spec`."""
-        probe = probe_spec(settings, _flags(settings))
-        return LaunchSpec(engine=self.kind, address=address, address_is_ours=False, probe=probe)
+        return watch_spec(settings, _flags(settings), address)
 
 
 def _flags(settings: InstanceSettings) -> LlamaServerEngine:

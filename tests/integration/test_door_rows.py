@@ -71,6 +71,23 @@ async def test_row_41_twin_a_client_that_stays_gets_everything(door: Door) -> No
     assert door.outcomes("one") == {"ok": 1}
 
 
+# 13, twin: all threads of the engine are busy with our streams
+
+
+async def test_row_13_twin_an_engine_that_streams_but_answers_no_probe_is_alive(door: Door) -> None:
+    """Bytes that pass the door are proof of life; without them the same silence is the end."""
+    figures = {"liveness_interval_seconds": 0.05, "probe_deadline_seconds": 0.2, "liveness_misses": 2}
+    await open_with(door, supervision={**LATER, **figures}, token_interval_seconds=0.05, token_count=40)
+    stream = asyncio.create_task(door.stream(STREAM), name="stream")
+    await door.until_engine("one", "/_control", lambda seen: seen["processing"] == 1, "the stream")
+    await door.at_engine("one", "/_control", {"health": "hang"})
+    assert events(await stream)[-1] == "[DONE]"
+    crashed = await door.house.reach("one", State.CRASHED)
+    assert crashed.cause is not None
+    assert crashed.cause.reason == "unresponsive"
+    assert door.outcomes("one") == {"ok": 1}
+
+
 # 42: the client does not read
 
 

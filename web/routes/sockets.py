@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from aiohttp import web
 
 from web.live.server import LiveServer
@@ -27,57 +29,22 @@ _SENT = {200: Reply("Taken.", STRING, PLAIN), 400: _REPLIES[400], 429: _REPLIES[
 _PACKETS = Body(STRING, "Engine.IO packets.", content_type=PLAIN)
 
 
-# Open here: the namespace asks for the key, which browsers cannot put into the headers of a WebSocket.
-@routes.route("GET", "/socket.io/", summary="Socket.IO", policy=Policy.OPEN, responses=_REPLIES, parameters=_PARAMETERS)
-@routes.route(
-    "GET", "/llamaproxws/", summary="Socket.IO", policy=Policy.OPEN, responses=_REPLIES, parameters=_PARAMETERS
-)
-@routes.route("GET", "/socket.io", summary="Socket.IO", policy=Policy.OPEN, responses=_REPLIES, parameters=_PARAMETERS)
-@routes.route(
-    "GET", "/llamaproxws", summary="Socket.IO", policy=Policy.OPEN, responses=_REPLIES, parameters=_PARAMETERS
-)
+PATHS = ("/socket.io", "/llamaproxws", "/socket.io/", "/llamaproxws/")
+
+
 async def receive(request: web.Request) -> web.StreamResponse:
     """The handshake, a poll, or a WebSocket. The key goes into `auth: {token}`, the `Authorization` header or the session cookie; without a valid
     one the namespace refuses the client, and the connection ends after 5 seconds. Events: see the reference of live status."""
     return await request.app[LIVE].handle(request)
 
 
-@routes.route(
-    "POST",
-    "/socket.io/",
-    summary="Socket.IO",
-    policy=Policy.OPEN,
-    responses=_SENT,
-    parameters=_PARAMETERS,
-    body=_PACKETS,
-)
-@routes.route(
-    "POST",
-    "/llamaproxws/",
-    summary="Socket.IO",
-    policy=Policy.OPEN,
-    responses=_SENT,
-    parameters=_PARAMETERS,
-    body=_PACKETS,
-)
-@routes.route(
-    "POST",
-    "/socket.io",
-    summary="Socket.IO",
-    policy=Policy.OPEN,
-    responses=_SENT,
-    parameters=_PARAMETERS,
-    body=_PACKETS,
-)
-@routes.route(
-    "POST",
-    "/llamaproxws",
-    summary="Socket.IO",
-    policy=Policy.OPEN,
-    responses=_SENT,
-    parameters=_PARAMETERS,
-    body=_PACKETS,
-)
 async def send(request: web.Request) -> web.StreamResponse:
     """What a polling client sends."""
     return await request.app[LIVE].handle(request)
+
+
+# Open here: the namespace asks for the key, which browsers cannot put into the headers of a WebSocket.
+for _path in PATHS:
+    _serve = partial(routes.route, path=_path, summary="Socket.IO", policy=Policy.OPEN, parameters=_PARAMETERS)
+    _serve("GET", responses=_REPLIES)(receive)
+    _serve("POST", responses=_SENT, body=_PACKETS)(send)
