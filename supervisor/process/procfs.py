@@ -163,8 +163,9 @@ def live_descendants(table: dict[int, ProcessStat], roots: set[int]) -> set[int]
 
 def children_of_ours() -> list[ProcessStat]:
     """Our own children, zombies included."""
-    table = process_table()
-    return [stat for stat in table.values() if stat.parent == os.getpid()]
+    pids = own_child_pids()
+    stats = process_table().values() if pids is None else filter(None, map(read_stat, pids))
+    return [stat for stat in stats if stat.parent == os.getpid()]
 
 
 def own_child_pids() -> frozenset[int] | None:
