@@ -73,7 +73,7 @@ def tests(arguments: list[str]) -> Iterator[Outcome]:
 
 
 def soak(arguments: list[str]) -> Iterator[Outcome]:
-    """The property-based tests with the profile that takes 100 times as many steps."""
+    """The property-based tests with the profile that takes 22 times as many steps."""
     long = ["--hypothesis-profile=soak", "--timeout=0", "-m", "soak", *arguments]
     yield pytest("soak", long)
 
