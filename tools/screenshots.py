@@ -126,6 +126,8 @@ async def status(studio: Studio) -> None:
     await site.post("/admin/instances/demo/stop")
     await studio.shoot("status-stopping", "/")
     await kill(site, "demo")
+    # What was stopped stays so when its settings change; the next scene wants it anew.
+    await site.reconfigure({})
 
 
 async def several(studio: Studio) -> None:

@@ -197,7 +197,8 @@ class Fleet:
     async def _forget(self, instance: Instance) -> None:
         name = instance.name
         await instance.close()
-        self._state_seqs[name] = instance.state_seq + 1
+        # The next of the name begins in `initial`, which is a change only where this one ended otherwise.
+        self._state_seqs[name] = instance.state_seq + (instance.state is not State.INITIAL)
         del self._instances[name], self._planners[name]
         self._events.publish("instance_removed", {"instance": name}, instance=name)
 

@@ -61,6 +61,21 @@ async def test_instances_by_rest_are_those_of_the_dashboard(web_house: WebHouse)
     }
 
 
+async def test_the_history_counts_on_when_a_reload_makes_the_instance_anew(web_house: WebHouse) -> None:
+    """Nobody who counts its changes may take two of them for one, or hear of one that nobody can find."""
+    await web_house.serve({"one": misbehaving(web_house.model)})
+    await web_house.reach("one", State.READY)
+    web_house.configure({"one": misbehaving(web_house.model, knobs={"stdout_text": "changed"})}, server={"port": 0})
+    async with web_house.http.post("/admin/reload") as answer:
+        assert (await answer.json())["changed"] == ["one"]
+    await web_house.reach("one", State.READY)
+    detail = await web_house.json("/admin/instances/one")
+    story = ["initial", "starting", "ready", "stopping", "initial", "starting", "ready"]
+    assert [entry["status"] for entry in detail["history"]] == story
+    assert [entry["stateSeq"] for entry in detail["history"]] == list(range(len(story)))
+    assert detail["stateSeq"] == len(story) - 1
+
+
 async def test_start_stop_restart(web_house: WebHouse) -> None:
     await web_house.serve({"one": misbehaving(web_house.model, autostart=False)})
     for action, taken, reached in [
