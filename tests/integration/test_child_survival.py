@@ -16,7 +16,7 @@ from supervisor.process.child import CannotSpawnError, attach_foreign, reattach
 from supervisor.process.output import OutputCapture
 from supervisor.process.posix import Found, Identity
 from supervisor.process.states import ExitStatus
-from tests.fixtures.nursery import MISBEHAVING, Nursery, finished, until
+from tests.fixtures.nursery import MISBEHAVING, Nursery, exit_code, finished, until
 
 # Process numbers have 22 bits at most.
 NOBODY = 1 << 30
@@ -169,11 +169,6 @@ class TestSurvivor:
 def a_sleeper() -> int:
     """The process id of a child of this very process that nobody waits for yet."""
     return os.posix_spawn("/bin/sleep", ["sleep", "1000"], {})
-
-
-def exit_code(pid: int) -> int:
-    """How a child ended; ChildProcessError when somebody else has collected it."""
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 class TestForeign:

@@ -1,6 +1,5 @@
 """Who is who among processes: identities, sweeps, sockets, usage (rows 10, 21, 24)."""
 
-import asyncio
 import ctypes
 import dataclasses
 import os
@@ -21,7 +20,7 @@ from supervisor.process.posix import Identity
 from supervisor.process.reaper import OrphanReaper, orphans
 from supervisor.process.states import ExitStatus
 from supervisor.testing import FakeClock
-from tests.fixtures.nursery import Nursery, finished, until
+from tests.fixtures.nursery import Nursery, exit_code, finished, until
 
 pytestmark = pytest.mark.skipif(not procfs.IS_LINUX, reason="reads /proc")
 
@@ -338,17 +337,24 @@ asyncio.run(main())
         ctypes.CDLL(None).prctl(37, ctypes.byref(flag), 0, 0, 0)
         assert flag.value == 0
 
-    async def test_it_looks_again_and_again_and_takes_no_child_of_others(self) -> None:
+    async def test_whoever_waits_for_a_child_has_the_time_of_one_look(self) -> None:
         clock = FakeClock()
         reaper = OrphanReaper(clock)
         reaper.start()
-        process = await asyncio.create_subprocess_exec("sh", "-c", "exit 7", start_new_session=True)
-        for _ in range(3):
-            clock.advance(5.0)
-        assert await process.wait() == 7
-        assert orphans() == []
+        first, second = a_child_that_ends(), a_child_that_ends()
+        await until(lambda: len(orphans(alive=False)) == 2, "their ends")
+        clock.advance(5.0)
+        assert exit_code(first) == 7
+        assert [orphan.pid for orphan in orphans(alive=False)] == [second]
+        clock.advance(5.0)
+        assert orphans(alive=False) == []
         reaper.close()
         reaper.close()
+
+
+def a_child_that_ends() -> int:
+    """The process id of a child in a session of its own, as an orphan of an instance is; nobody waits for it yet."""
+    return os.posix_spawn("/bin/sh", ["sh", "-c", "exit 7"], {}, setsid=True)
 
 
 class TestPortableTwin:
