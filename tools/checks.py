@@ -1,7 +1,7 @@
 """Runs the project's checks one after another and says at the end, on one screen, how each went.
 
     python tools/checks.py lint              everything that needs no running program
-    python tools/checks.py all [PYTEST …]    lint, then the tests in two legs; arguments go to each pytest
+    python tools/checks.py all [PYTEST …]    lint, then the tests in two legs; options (no paths) go to each pytest
     python tools/checks.py soak [PYTEST …]   the stateful tests at length
 
 A check that could not run is listed with the remedy. With CI=true in the environment it counts as a failure, so that
@@ -148,7 +148,9 @@ def chromium_available() -> bool:
         install = ("apt-get", "install", "-y", "-qq", "--no-install-recommends", "fonts-dejavu-core")
         subprocess.run(["apt-get", "update", "-qq"], env=quiet)
         # A release that does not have the first has the second.
-        any(subprocess.run([*install, package], env=quiet).returncode == 0 for package in CHROMIUM_PACKAGES)
+        for package in CHROMIUM_PACKAGES:
+            if subprocess.run([*install, package], env=quiet).returncode == 0:
+                break
     return has_chromium()
 
 

@@ -90,7 +90,7 @@ class Studio:
     async def page(self, path: str, **options: Any) -> AsyncIterator[Page]:
         """A page that is live."""
         watcher = Watcher(self._browser)
-        page = await watcher.open(self.site.url + path, reduced_motion="reduce", **options)
+        page = await watcher.open(self.site.url + path, **options)
         if await page.locator('[data-part="connection"]').count():
             await expect(page.locator('[data-part="connection"]')).to_have_attribute("data-connection", "live")
         yield page

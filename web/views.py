@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from supervisor.core import Supervisor
-from supervisor.events import Event
+from supervisor.events import EVENT_LOG_LENGTH, Event
 from supervisor.fleet.usage import Usage
 from supervisor.process.instance import Instance
 from supervisor.process.output import LogLine
@@ -50,8 +50,9 @@ def default_name(supervisor: Supervisor) -> str | None:
 
 def detail(supervisor: Supervisor, instance: Instance) -> dict[str, Any]:
     """The `data` of `llamaStatus`, and `history`: the newest changes of state, oldest first."""
-    events = supervisor.events.history(instance.name, limit=HISTORY_LENGTH)
-    return {**instance.snapshot().to_wire(), "history": history(events)}
+    # Far more events than changes of state: progress is told as well.
+    events = supervisor.events.history(instance.name, limit=EVENT_LOG_LENGTH)
+    return {**instance.snapshot().to_wire(), "history": history(events)[-HISTORY_LENGTH:]}
 
 
 def history(events: list[Event]) -> list[dict[str, Any]]:

@@ -15,6 +15,8 @@ const ASKED_WORDS: Record<Action, string> = { start: "Starting…", stop: "Stopp
 export class InstanceCard {
   private status: LlamaServiceStatus;
   private asked: Action | null = null;
+  /** Counts the runs of the supervisor that this card has seen: what an older one told is not comparable. */
+  private run = 0;
   private readonly timeline: Timeline;
   private readonly log: LogTail;
 
@@ -37,9 +39,10 @@ export class InstanceCard {
     const before = this.status;
     if (status === before) return;
     this.status = status;
-    if (status.stateSeq !== before.stateSeq) this.onChange();
+    const known = this.timeline.newestSeq;
+    if (status.stateSeq !== before.stateSeq || status.status !== before.status) this.onChange();
     // Whoever falls behind gets the newest truth only.
-    if (status.stateSeq > before.stateSeq + 1) void this.loadHistory();
+    if (status.stateSeq > known + 1) void this.loadHistory();
     this.render();
   }
 
@@ -54,20 +57,22 @@ export class InstanceCard {
     this.timeline.tick(now);
   }
 
-  /** The supervisor is another run: what the old one told is no longer comparable. */
+  /** The supervisor may be another run. */
   startAnew(): void {
+    this.run += 1;
     this.timeline.clear();
     void this.loadHistory();
   }
 
   private async loadHistory(): Promise<void> {
+    const run = this.run;
     try {
       const { history } = await loadInstance(this.status.instance);
-      this.timeline.add(history);
+      if (run === this.run) this.timeline.add(history);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      // The timeline then begins with what is known now; the next connection fills it.
-      this.timeline.add([this.entry()]);
+      // The timeline then begins with what is known now, or with the next change; the next connection fills it.
+      if (this.run === 0) this.timeline.add([this.entry()]);
     }
     this.tick();
   }

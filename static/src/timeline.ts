@@ -30,6 +30,11 @@ export class Timeline {
     this.render();
   }
 
+  /** The number of the newest change that is known; −1 when none is. */
+  get newestSeq(): number {
+    return this.entries.at(-1)?.stateSeq ?? -1;
+  }
+
   /** Forget everything. */
   clear(): void {
     this.entries = [];

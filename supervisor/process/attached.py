@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 
-from supervisor.process import procfs
+from supervisor.process import procfs, reaper
 from supervisor.process.exitwatch import watch_exit
 from supervisor.process.family import Family
 from supervisor.process.handle import WatchedProcess
@@ -39,8 +39,10 @@ class ForeignProcess(AttachedProcess):
     """An adopted server. `terminate` is for those who asked for it in so many words; its group is left alone, only it and its children end."""
 
     async def _end(self, ladder: StopLadder, grace_seconds: float) -> bool:
+        all_gone = await ladder.climb(grace_seconds)
         # Whoever started it waits for its exit status, which is not ours to collect.
-        return await ladder.climb(grace_seconds)
+        reaper.collect_known(self._family.ever_known() - {self._family.main})
+        return all_gone
 
 
 def reattach(found: Found, output: OutputCapture, *, stop_signal: signal.Signals = signal.SIGTERM) -> ReattachedProcess:

@@ -81,23 +81,19 @@ def _mapped_resident_bytes(pid: int, path: str) -> int | None:
     return total
 
 
-def oom_kills(pid: int | None = None) -> int | None:
-    """How often the kernel killed for want of memory in the control group of a process (default: ours, which our children share).
+def oom_kills() -> int | None:
+    """How often the kernel killed for want of memory in our control group, which our children share.
 
     A count to compare before and after; None where there is no such count (no cgroup v2, no memory controller).
     """
-    events = _own_memory_events() if pid is None else _memory_events(f"/proc/{pid}/cgroup")
+    events = _memory_events()
     return None if events is None else _count_in(events)
 
 
 @cache
-def _own_memory_events() -> str | None:
+def _memory_events() -> str | None:
     """Found once: nobody moves a process between control groups while it serves, and this is on the way from an exit to its restart."""
-    return _memory_events("/proc/self/cgroup")
-
-
-def _memory_events(membership: str) -> str | None:
-    for line in os.fsdecode(procfs.read_bytes(membership) or b"").splitlines():
+    for line in os.fsdecode(procfs.read_bytes("/proc/self/cgroup") or b"").splitlines():
         if line.startswith("0::"):
             return str(CGROUP_ROOT / line[3:].lstrip("/") / "memory.events")
     return None

@@ -90,6 +90,22 @@ async def test_the_model_asked_for_is_taken_when_it_arrives(site: Site, watcher:
     await expect(choice).to_have_value("first")
 
 
+async def test_the_model_asked_for_stays_chosen_while_its_server_restarts(site: Site, watcher: Watcher) -> None:
+    """By its model's id, which nobody has while the server loads."""
+    second = site.stand_in(knobs={"load_seconds": 3})
+    second["engine"]["extra_args"] = ["--alias", "some-id"]
+    await site.start({"first": site.stand_in(), "second": second})
+    for name in ("first", "second"):
+        await site.reach(name, "ready")
+    chat = await ChatPage.open(watcher, site.url, "some-id")
+    choice = chat.page.get_by_role("combobox", name="Model")
+    await expect(choice).to_have_value("second")
+    await site.post("/admin/instances/second/restart")
+    await expect(choice.get_by_role("option", name="second (starting)")).to_be_attached()
+    # Now, and not after a while.
+    assert await choice.input_value() == "second"
+
+
 async def test_waiting_can_be_given_up(stage: Site, watcher: Watcher) -> None:
     chat = await ChatPage.open(watcher, stage.url, "crashing")
     await expect(chat.page.locator('[data-part="strip-story"]')).to_contain_text("exited with code 7")

@@ -270,7 +270,8 @@ def test_history_has_one_entry_a_state() -> None:
         status_event(1, "starting"),
         status_event(2, "starting", headline="starting — loading, 50%"),
         status_event(3, "ready"),
-        Event("epoch", 4, "instance_removed", "one", {}, 0),
+        Event("epoch", 9, "llama_status", "one", {**status_event(9, "ready").data, "stateSeq": 5}, 9_000),
+        Event("epoch", 10, "instance_removed", "one", {}, 0),
     ]
     assert history(events) == [
         {
@@ -281,4 +282,5 @@ def test_history_has_one_entry_a_state() -> None:
             "timestamp": 1_000,
         },
         {"stateSeq": 2, "status": "ready", "reason": None, "headline": "ready", "timestamp": 3_000},
+        {"stateSeq": 5, "status": "ready", "reason": None, "headline": "ready", "timestamp": 9_000},
     ]

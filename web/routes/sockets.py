@@ -29,7 +29,7 @@ _SENT = {200: Reply("Taken.", STRING, PLAIN), 400: _REPLIES[400], 429: _REPLIES[
 _PACKETS = Body(STRING, "Engine.IO packets.", content_type=PLAIN)
 
 
-PATHS = ("/socket.io", "/llamaproxws", "/socket.io/", "/llamaproxws/")
+_PATHS = ("/socket.io", "/llamaproxws", "/socket.io/", "/llamaproxws/")
 
 
 async def receive(request: web.Request) -> web.StreamResponse:
@@ -44,7 +44,7 @@ async def send(request: web.Request) -> web.StreamResponse:
 
 
 # Open here: the namespace asks for the key, which browsers cannot put into the headers of a WebSocket.
-for _path in PATHS:
+for _path in _PATHS:
     _serve = partial(routes.route, path=_path, summary="Socket.IO", policy=Policy.OPEN, parameters=_PARAMETERS)
     _serve("GET", responses=_REPLIES)(receive)
     _serve("POST", responses=_SENT, body=_PACKETS)(send)

@@ -26,7 +26,9 @@ class ChatPage {
   private told: string | null = null;
   private storeTimer: ReturnType<typeof setTimeout> | null = null;
   /** The model asked for; it stays wanted while the instances arrive one by one, until a person chooses or sends. */
-  private wanted: string | null = new URLSearchParams(location.search).get("model") ?? recall(MODEL_KEY);
+  private wanted = new URLSearchParams(location.search).get("model") ?? recall(MODEL_KEY);
+  /** The instance that answered for it last: a model's id is nobody's while its server starts again. */
+  private answering: string | null = null;
   private readonly select = part<HTMLSelectElement>(document, "model");
   private readonly indicator = new ConnectionIndicator(part(document, "connection"));
   private readonly drawer: SettingsDrawer;
@@ -46,6 +48,7 @@ class ChatPage {
       stop: () => this.stop(),
       editLast: () => this.editLast(),
     });
+    if ([...this.select.options].some(({ value }) => value === this.wanted)) this.select.value = this.wanted ?? "";
     this.bind();
     this.renderSettings();
     this.renderTurns();
@@ -149,7 +152,7 @@ class ChatPage {
   }
 
   private answer(turn: AssistantTurn, answer: Answer = shownAnswer(turn)): void {
-    this.wanted = answer.model;
+    if (answer.model) this.wanted = answer.model;
     const messages = messagesFor(this.turns, this.drawer.settings.system);
     this.turns = [...this.turns, turn];
     const request = { model: answer.model, messages, sampling: this.drawer.settings.sampling };
@@ -230,7 +233,9 @@ class ChatPage {
     const chosen = this.wanted ?? this.select.value;
     this.select.dataset["options"] = signature;
     this.select.replaceChildren(...options.map(({ value, label }) => el("option", { value }, label)));
-    const known = options.some(({ value }) => value === chosen) ? chosen : instanceFor(chosen, instances, null)?.instance;
+    const named = options.find(({ value }) => value === chosen) ?? instanceFor(chosen, instances, null);
+    this.answering = named?.instance ?? this.answering;
+    const known = options.some(({ value }) => value === chosen) ? chosen : instances.find((each) => each.instance === this.answering)?.instance;
     this.select.value = known ?? store.getFleet().defaultName ?? options[0]?.value ?? "";
   }
 }
