@@ -12,7 +12,7 @@ from supervisor.config.settings import Settings
 from supervisor.errors import NotAvailableError
 from supervisor.fleet.fleet import Fleet
 from supervisor.gateway.calls import Call
-from supervisor.gateway.exchange import Exchange
+from supervisor.gateway.exchange import Answer, Exchange
 from supervisor.gateway.resolve import (
     Candidate,
     check_ready,
@@ -95,6 +95,11 @@ class Gateway:
                     finally:
                         self._exchanges.discard(exchange)
                         exchange.close()
+
+    async def ask(self, call: Call) -> Answer:
+        """The whole answer to a call that asks for no stream, for surfaces that make something else of it; errors as `Exchange.answer`."""
+        async with self.exchange(call) as exchange:
+            return await exchange.answer()
 
     def models(self) -> list[dict[str, Any]]:
         """Every name that requests may give, as OpenAI model objects: each instance's, then the ids of the models that are ready."""
