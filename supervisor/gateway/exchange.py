@@ -1,15 +1,19 @@
-"""One request on its way through: sent to an engine, its answer taken as it comes, judged, and told honestly."""
+"""One request on its way through: sent to an engine, its answer taken as it comes, judged, and told honestly.
+
+What comes is handled in callbacks; a coroutine wakes once for a whole answer, and for a stream once at its beginning and once at its end.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-
-import aiohttp
 
 from supervisor.clock import Clock
 from supervisor.errors import LlamavisorError
 from supervisor.gateway.calls import Call
+from supervisor.gateway.connection import READ_AHEAD_BYTES, Connection, Head
 from supervisor.gateway.losses import (
     AMID,
     BEFORE,
@@ -20,16 +24,17 @@ from supervisor.gateway.losses import (
     openai_error,
     silent,
 )
-from supervisor.gateway.silence import Silence
-from supervisor.gateway.sse import StreamJudge, tokens_told
+from supervisor.gateway.silence import RECHECK_SECONDS, Watchman, is_working
+from supervisor.gateway.sse import StreamJudge
 from supervisor.gateway.traffic import Outcome, Record, outcome_of
-from supervisor.gateway.upstream import Upstream
+from supervisor.gateway.upstream import CannotConnectError, Upstream
+from supervisor.gateway.usage_events import asks_for_usage, usage_told, with_usage_asked, without_usage_event
 from supervisor.process.observe import Traffic
+from supervisor.storage.records import TokenSource, TokenUsage
 
 EVENT_STREAM = "text/event-stream"
 JSON = "application/json"
 ANSWER_LIMIT_BYTES = 256 * 1024**2
-RETRY_AFTER = "Retry-After"
 STATUS_OPEN_SECONDS = 10.0
 # Engines whose server has one model, and answers whatever name the request gives it.
 ENGINES_OF_ANY_NAME = frozenset({"embedded", "llama-server"})
@@ -47,20 +52,36 @@ class Answer:
 
 
 class Exchange:
-    """One request. `answer` first; then, of a stream, `more`. Whatever ends it, call `close`."""
+    """One request. `answer` first; then, of a stream, `more` until it brings nothing, or `pipe` once. Whatever ends it, call `close`.
+
+    `usage` is what the engine told of tokens, or what was counted; complete once the answer is. `first_byte_ms`: until the engine's first byte.
+    """
 
     def __init__(
-        self, call: Call, upstream: Upstream, record: Record, pulse: Traffic, silence: Silence, clock: Clock
+        self, call: Call, upstream: Upstream, record: Record, pulse: Traffic, watchman: Watchman, clock: Clock
     ) -> None:
+        self.listening_since: float | None = None
+        self.first_byte_ms: float | None = None
         self._call = call
         self._upstream = upstream
-        self._record = record
-        self._pulse = pulse
-        self._silence = silence
+        self.record = record
+        self.pulse = pulse
+        self._watchman = watchman
         self._clock = clock
         self._judge = StreamJudge()
-        self._response: aiohttp.ClientResponse | None = None
+        self._hides_usage = call.wants_stream and not asks_for_usage(call.document)
+        self._usage: TokenUsage | None = None
+        self._connection: Connection | None = None
+        self._head: Head | None = None
+        self._is_stream = False
+        self._parts: list[bytes] = []
+        self._waiting_bytes = 0
+        self._sink: Callable[[bytes], None] | None = None
+        self._is_over = False
+        self._loss: Exception | None = None
         self._cut: LlamavisorError | None = None
+        self._given_up_seconds: float | None = None
+        self._waiter: asyncio.Future[None] | None = None
 
     async def answer(self) -> Answer:
         """Send the request and wait for the answer: all of it, or of a stream the first whole event.
@@ -68,125 +89,244 @@ class Exchange:
         Until then nothing is lost for the client, and every failure is an error with a status: `EngineDiedError`, `EngineDeadlineError`,
         `EngineRefusedError`.
         """
-        response = self._response = await self._head()
-        self._silence.watch(response.close)
-        check_refusal(self._upstream.instance, response.status)
-        if response.status == HTTPStatus.OK and response.content_type == EVENT_STREAM:
-            return self._answered(response, await self._begin(response), is_stream=True)
-        return self._whole(response, await self._read(response))
+        await self._send()
+        begun = self._clock.monotonic()
+        while not self._is_over and not self._has_begun(begun):
+            await self._news()
+        if self._head is None or (self._is_over and not self._is_stream):
+            await self._check_whole(BEFORE)
+        head = self._head
+        assert head is not None
+        check_refusal(self._upstream.instance, head.status)
+        if not self._is_stream:
+            return self._whole(head, self._taken())
+        if self._is_over and not self._judge.has_spoken:
+            await self._conclude(BEFORE)
+        return self._answered(head, self._taken(), is_stream=True)
 
     async def more(self) -> bytes:
         """What comes next of a stream, in whole events; nothing at its end. LlamavisorError when it turns out not to be a whole answer."""
-        return await self._next(self._response, AMID) if self._response is not None else b""
+        while not self._parts and not self._is_over:
+            await self._news()
+        if self._parts:
+            return self._taken()
+        await self._conclude(AMID)
+        return b""
+
+    async def pipe(self, sink: Callable[[bytes], None]) -> None:
+        """Give everything that is still to come of a stream to `sink`, in whole events; returns at its good end, raises as `more`."""
+        if self._parts:
+            sink(self._taken())
+        self._sink = sink
+        while not self._is_over:
+            await self._news()
+        await self._conclude(AMID)
+
+    def pause(self) -> None:
+        """The client does not read: nor do we."""
+        self.listening_since = None
+        if self._connection is not None:
+            self._connection.pause()
+
+    def resume(self) -> None:
+        """It reads again."""
+        if self._connection is not None and not self._is_over:
+            self.listening_since = self._clock.monotonic()
+            self._connection.resume()
 
     @property
     def is_done(self) -> bool:
         """Whether a stream came to an end that the client may take for one: `[DONE]`, and nothing broken before or after it."""
         return self._judge.is_done and self._judge.fault is None
 
+    @property
+    def usage(self) -> TokenUsage:
+        """The tokens so far."""
+        if self._usage is not None:
+            return self._usage
+        counted = self._judge.events
+        return TokenUsage(completion_tokens=counted, source=TokenSource.COUNTED if counted else TokenSource.NONE)
+
     def cut(self, why: LlamavisorError) -> None:
         """End it before its time; whoever waits for more of the answer gets `why`."""
         self._cut = why
-        if self._response is not None:
-            self._response.close()
+        self._lose(ConnectionAbortedError("cut"))
 
     def close(self) -> None:
         """End the connection, unless the answer was read to its end."""
-        self._silence.close()
-        if self._response is not None:
-            self._response.close()
+        self._watchman.forget(self)
+        if self._connection is not None and not self._is_over:
+            self._connection.abort()
+        self._is_over = True
 
-    async def _head(self) -> aiohttp.ClientResponse:
+    # Receiver
+
+    def on_head(self, head: Head) -> None:
+        """See `connection.Receiver`."""
+        self._heard()
+        self._head = head
+        self._is_stream = head.status == HTTPStatus.OK and head.content_type == EVENT_STREAM
+
+    def on_body(self, data: bytes) -> None:
+        """See `connection.Receiver`."""
+        self._heard()
+        if self._is_stream:
+            data = self._judged(data)
+            if not data:
+                return
+        if self._sink is not None:
+            self._sink(data)
+            return
+        self._parts.append(data)
+        self._waiting_bytes += len(data)
+        if self._is_stream:
+            self._wake()
+            if self._waiting_bytes > READ_AHEAD_BYTES:
+                self.pause()
+        elif self._waiting_bytes > ANSWER_LIMIT_BYTES:
+            self._lose(incomplete(self._upstream.instance, f"it exceeds {ANSWER_LIMIT_BYTES} bytes"))
+
+    def on_end(self) -> None:
+        """See `connection.Receiver`."""
+        self._over()
+
+    def on_loss(self, error: Exception) -> None:
+        """See `connection.Receiver`."""
+        self._loss = error
+        self._over()
+
+    # Listener
+
+    async def still_working(self) -> bool:
+        """See `silence.Listener`."""
+        recheck_seconds = min(self._watchman.limit_seconds, RECHECK_SECONDS)
+        return await is_working(self._upstream.instance, self._upstream.spec, recheck_seconds)
+
+    def give_up(self) -> None:
+        """See `silence.Listener`."""
+        self._given_up_seconds = self._watchman.limit_seconds
+        self._lose(TimeoutError("silent"))
+
+    # Taking it as it comes
+
+    async def _send(self) -> None:
+        call = self._call
+        body, alone = self._body(), call.wants_stream
+        self._connection = self._upstream.send_at_once(self, call.path, body, call.headers, alone=alone)
+        if self._connection is None:
+            try:
+                self._connection = await self._upstream.send(self, call.path, body, call.headers, alone=alone)
+            except CannotConnectError as error:
+                raise await self._explained(UNREACHED) from error
+        self.listening_since = self._clock.monotonic()
+        self._watchman.watch(self)
+
+    def _body(self) -> bytes:
         call, spec = self._call, self._upstream.spec
-        model_id = None if spec.engine in ENGINES_OF_ANY_NAME else spec.model_id
-        sending = self._upstream.post(call.path, call.body_for(model_id), call.headers, alone=call.wants_stream)
-        try:
-            response = await self._silence.until_answered(sending)
-        except (aiohttp.ClientError, OSError) as error:
-            raise await self._explained(error, BEFORE) from error
-        self._pulse.last_byte_at = self._clock.monotonic()
-        return response
+        body = call.body_for(None if spec.engine in ENGINES_OF_ANY_NAME else spec.model_id)
+        return with_usage_asked(body, call.document) if self._hides_usage else body
 
-    async def _chunk(self, response: aiohttp.ClientResponse, when: str) -> bytes:
-        """What comes next, as it comes; nothing at the end."""
-        self._silence.listening()
-        try:
-            chunk = await response.content.readany()
-        except (aiohttp.ClientError, OSError) as error:
-            raise await self._explained(error, when) from error
-        self._silence.heard()
-        self._pulse.last_byte_at = self._clock.monotonic()
-        return chunk
+    def _heard(self) -> None:
+        now = self._clock.monotonic()
+        self.pulse.last_byte_at = now
+        if self.listening_since is not None:
+            self.listening_since = now
+        if self.first_byte_ms is None:
+            self.first_byte_ms = self.record.milliseconds
 
-    async def _explained(self, error: Exception, when: str) -> LlamavisorError:
+    def _judged(self, data: bytes) -> bytes:
+        judge = self._judge
+        data = judge.feed(data)
+        self.record.count_tokens(judge.events)
+        if judge.fault is not None:
+            # Nothing that comes after it would be let through.
+            self._lose(ConnectionAbortedError("not a stream any more"))
+        return without_usage_event(data) if self._hides_usage else data
+
+    def _has_begun(self, since: float) -> bool:
+        """Comments alone do not commit us to a status: while the engine only pings, a failure still gets its true one."""
+        patient = self._clock.monotonic() - since < STATUS_OPEN_SECONDS
+        return self._is_stream and bool(self._parts) and (self._judge.has_spoken or not patient)
+
+    def _taken(self) -> bytes:
+        parts, self._parts = self._parts, []
+        was_paused, self._waiting_bytes = self._waiting_bytes > READ_AHEAD_BYTES, 0
+        if was_paused and self._is_stream:
+            self.resume()
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def _news(self) -> None:
+        waiter = self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _over(self) -> None:
+        self._is_over = True
+        self.listening_since = None
+        self._wake()
+
+    def _lose(self, error: Exception) -> None:
+        if not self._is_over:
+            if self._connection is not None:
+                self._connection.abort()
+            self.on_loss(error)
+
+    # The end
+
+    async def _conclude(self, when: str) -> None:
+        """Judge a stream that has ended: settles it, or raises why it is not whole."""
+        try:
+            if self._loss is None:
+                self._judge.finish()
+            await self._check_whole(when)
+        except LlamavisorError as error:
+            self.record.settle(Outcome.CUT if self._judge.fault is not None else outcome_of(error))
+            raise
+        self._tell_usage(self._judge.figures)
+        self.record.settle(Outcome.OK if self._judge.is_success else Outcome.ENGINE_ERROR)
+
+    async def _check_whole(self, when: str) -> None:
+        if self._judge.fault is not None:
+            raise incomplete(self._upstream.instance, self._judge.fault)
+        if self._loss is not None:
+            raise await self._explained(when) from self._loss
+
+    async def _explained(self, when: str) -> LlamavisorError:
         """What to say of a connection that failed."""
         upstream = self._upstream
         if self._cut is not None:
             return self._cut
-        if self._silence.has_given_up:
-            return silent(upstream.instance, when, self._silence.limit_seconds)
-        never_was = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
-        return await explain_loss(upstream.instance, upstream.generation, UNREACHED if never_was else when, self._clock)
+        if isinstance(self._loss, LlamavisorError):
+            return self._loss
+        if self._given_up_seconds is not None:
+            return silent(upstream.instance, when, self._given_up_seconds)
+        return await explain_loss(upstream.instance, upstream.generation, when, self._clock)
 
-    async def _begin(self, response: aiohttp.ClientResponse) -> bytes:
-        """What a stream begins with. Comments alone do not commit us yet: while the engine only pings, a failure still gets its true status."""
-        begun = self._clock.monotonic()
-        data = await self._next(response, BEFORE)
-        while not self._judge.has_spoken and self._clock.monotonic() - begun < STATUS_OPEN_SECONDS:
-            data += await self._next(response, BEFORE)
-        return data
+    def _tell_usage(self, document: bytes) -> None:
+        self._usage = usage_told(document)
+        if self._usage is not None:
+            self.record.count_tokens(self._usage.completion_tokens)
 
-    async def _next(self, response: aiohttp.ClientResponse, when: str) -> bytes:
-        """The next whole events of a stream; nothing at its good end."""
-        try:
-            self._check_stream()
-            while chunk := await self._chunk(response, when):
-                data = self._judge.feed(chunk)
-                self._record.count_tokens(self._judge.events)
-                if data:
-                    return data
-                self._check_stream()
-            self._judge.finish()
-            self._check_stream()
-        except LlamavisorError as error:
-            self._record.settle(Outcome.CUT if self._judge.fault is not None else outcome_of(error))
-            raise
-        self._settle_stream()
-        return b""
-
-    def _check_stream(self) -> None:
-        if self._judge.fault is not None:
-            raise incomplete(self._upstream.instance, self._judge.fault)
-
-    def _settle_stream(self) -> None:
-        told = self._judge.tokens
-        if told is not None:
-            self._record.count_tokens(told)
-        self._record.settle(Outcome.OK if self._judge.is_success else Outcome.ENGINE_ERROR)
-
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        body = bytearray()
-        while chunk := await self._chunk(response, BEFORE):
-            body += chunk
-            if len(body) > ANSWER_LIMIT_BYTES:
-                raise incomplete(self._upstream.instance, f"it exceeds {ANSWER_LIMIT_BYTES} bytes")
-        return bytes(body)
-
-    def _whole(self, response: aiohttp.ClientResponse, body: bytes) -> Answer:
+    def _whole(self, head: Head, body: bytes) -> Answer:
         """An answer in one piece, an error included."""
-        if response.status >= HTTPStatus.BAD_REQUEST:
-            failed = response.status >= HTTPStatus.INTERNAL_SERVER_ERROR
-            self._record.settle(Outcome.ENGINE_ERROR if failed else Outcome.REFUSED)
-            return self._answered(response, openai_error(body, response.status), content_type=JSON)
-        if response.content_type == JSON and not body.rstrip().endswith((b"}", b"]")):
+        if head.status >= HTTPStatus.BAD_REQUEST:
+            failed = head.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+            self.record.settle(Outcome.ENGINE_ERROR if failed else Outcome.REFUSED)
+            return self._answered(head, openai_error(body, head.status), content_type=JSON)
+        if head.content_type == JSON and not body.rstrip().endswith((b"}", b"]")):
             raise incomplete(self._upstream.instance, "its JSON ends too early")
-        self._record.count_tokens(tokens_told(body) or 0)
-        return self._answered(response, body)
+        self._tell_usage(body)
+        return self._answered(head, body)
 
-    def _answered(
-        self, response: aiohttp.ClientResponse, body: bytes, *, is_stream: bool = False, content_type: str | None = None
-    ) -> Answer:
-        headers: dict[str, str] = {"Content-Type": content_type or response.headers.get("Content-Type") or JSON}
-        if RETRY_AFTER in response.headers:
-            headers[RETRY_AFTER] = response.headers[RETRY_AFTER]
-        return Answer(response.status, headers, body, is_stream, self._record.milliseconds)
+    def _answered(self, head: Head, body: bytes, *, is_stream: bool = False, content_type: str | None = None) -> Answer:
+        headers = {"Content-Type": content_type or head.get(b"content-type") or JSON}
+        retry_after = head.get(b"retry-after")
+        if retry_after is not None:
+            headers["Retry-After"] = retry_after
+        return Answer(head.status, headers, body, is_stream, self.record.milliseconds)

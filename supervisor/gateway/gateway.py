@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from types import TracebackType
 from typing import Any
 
 from supervisor.clock import Clock
@@ -22,9 +21,9 @@ from supervisor.gateway.resolve import (
     not_found,
     speaks_openai,
 )
-from supervisor.gateway.silence import RECHECK_SECONDS, Silence, is_working
-from supervisor.gateway.traffic import TrafficStats
-from supervisor.gateway.upstream import Upstream, Upstreams
+from supervisor.gateway.silence import Watchman
+from supervisor.gateway.traffic import Record, TrafficStats
+from supervisor.gateway.upstream import Upstreams
 from supervisor.process.instance import Instance
 from supervisor.process.states import State
 
@@ -38,9 +37,9 @@ class Gateway:
     def __init__(self, fleet: Fleet, settings: Settings, clock: Clock) -> None:
         self.traffic = TrafficStats(clock)
         self._fleet = fleet
-        self._settings = settings
         self._clock = clock
         self._upstreams = Upstreams()
+        self._watchman = Watchman(settings.server.upstream_idle_seconds)
         # An adopted server is known by its models only while it is there; who asks for one meanwhile means this instance all the same.
         self._served: dict[str, frozenset[str]] = {}
         self._active = 0
@@ -56,7 +55,7 @@ class Gateway:
 
     def retune(self, settings: Settings) -> None:
         """Take new settings, for requests from now on."""
-        self._settings = settings
+        self._watchman.limit_seconds = settings.server.upstream_idle_seconds
         self._served = {name: ids for name, ids in self._served.items() if name in settings.instances}
 
     def resolve(self, model: str | None) -> Instance:
@@ -78,23 +77,9 @@ class Gateway:
             raise NotAvailableError("The server is shutting down.", code="shutting_down")
         check_ready(instance.snapshot(), self._clock.wall())
 
-    @asynccontextmanager
-    async def exchange(self, call: Call) -> AsyncIterator[Exchange]:
+    def exchange(self, call: Call) -> Passage:
         """See a request through, from its instance to its outcome. Leaving early, for whatever reason, closes the connection to the engine."""
-        instance = self.resolve(call.model)
-        check_speaks_openai(instance.name, self._fleet.settings_of(instance.name))
-        with self._on_its_way(), self.traffic.request(instance.name) as record:
-            if instance.state is not State.READY or self._is_closed:
-                self.require_ready(instance)
-            with instance.serving() as pulse:
-                async with self._upstreams.lend(instance) as upstream:
-                    exchange = Exchange(call, upstream, record, pulse, self._silence(upstream), self._clock)
-                    self._exchanges.add(exchange)
-                    try:
-                        yield exchange
-                    finally:
-                        self._exchanges.discard(exchange)
-                        exchange.close()
+        return Passage(self, call)
 
     async def ask(self, call: Call) -> Answer:
         """The whole answer to a call that asks for no stream, for surfaces that make something else of it; errors as `Exchange.answer`."""
@@ -137,7 +122,8 @@ class Gateway:
                 NotAvailableError("The server shut down before the answer was complete.", code="shutting_down")
             )
         await self.wait_idle(LAST_WORDS_SECONDS)
-        await self._upstreams.close()
+        self._watchman.close()
+        self._upstreams.close()
 
     def _candidates(self) -> list[Candidate]:
         return [
@@ -153,21 +139,58 @@ class Gateway:
         ids = served or self._served.get(instance.name, frozenset())
         return ids if configured is None else ids | {configured}
 
-    def _silence(self, upstream: Upstream) -> Silence:
-        limit_seconds = self._settings.server.upstream_idle_seconds
-        recheck_seconds = min(limit_seconds, RECHECK_SECONDS)
-        return Silence(limit_seconds, lambda: is_working(upstream.instance, upstream.spec, recheck_seconds))
+    # For passages
 
-    @contextmanager
-    def _on_its_way(self) -> Iterator[None]:
+    def enter(self, call: Call) -> Exchange:
+        """Let a request in; errors as `resolve` and `require_ready`. Pair it with `leave`."""
+        instance = self.resolve(call.model)
+        check_speaks_openai(instance.name, self._fleet.settings_of(instance.name))
+        record = self.traffic.begin(instance.name)
         self._active += 1
         self._idle.clear()
         try:
-            yield
-        finally:
-            self._active -= 1
-            if not self._active:
-                self._idle.set()
+            if instance.state is not State.READY or self._is_closed:
+                self.require_ready(instance)
+            upstream = self._upstreams.to(instance)
+        except BaseException as error:
+            self._ended(record, error)
+            raise
+        instance.traffic.active += 1
+        exchange = Exchange(call, upstream, record, instance.traffic, self._watchman, self._clock)
+        self._exchanges.add(exchange)
+        return exchange
+
+    def leave(self, exchange: Exchange, error: BaseException | None) -> None:
+        """It is over; `error` is what ended it, if anything did."""
+        self._exchanges.discard(exchange)
+        exchange.close()
+        exchange.pulse.active -= 1
+        self._ended(exchange.record, error)
+
+    def _ended(self, record: Record, error: BaseException | None) -> None:
+        record.end(error)
+        self._active -= 1
+        if not self._active:
+            self._idle.set()
+
+
+class Passage:
+    """An exchange for the length of an `async with`."""
+
+    __slots__ = ("_call", "_exchange", "_gateway")
+
+    def __init__(self, gateway: Gateway, call: Call) -> None:
+        self._gateway = gateway
+        self._call = call
+
+    async def __aenter__(self) -> Exchange:
+        self._exchange = self._gateway.enter(self._call)
+        return self._exchange
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._gateway.leave(self._exchange, error)
 
 
 def _model_object(name: str, created: int) -> dict[str, Any]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Protocol
 
 from supervisor.launch import LaunchSpec
 from supervisor.process.instance import Instance
@@ -12,75 +11,79 @@ from supervisor.process.liveness import Counters
 from supervisor.process.probe import Prober
 from supervisor.process.states import State
 
-T = TypeVar("T")
 PROBE_DEADLINE_SECONDS = 5.0
 # A decode of one large batch may take seconds, in which no counter moves.
 RECHECK_SECONDS = 10.0
 
 
-class Silence:
-    """Listens for an engine's bytes, for at most `limit_seconds` of silence at a time unless `still_working` says that they are on their way.
+class Listener(Protocol):
+    """Who waits for an engine's bytes. `listening_since`: loop time of the last of them; None while nothing is waited for."""
 
-    First `until_answered`, for the head of an answer. From then on `watch`, with a word (`listening`, `heard`) around each wait for more: one
-    timer for the whole answer, as a timer for each chunk would cost a tenth of what a chunk costs. `has_given_up` tells why it was cut.
+    listening_since: float | None
+
+    async def still_working(self) -> bool:
+        """Whether the engine seems to be at work on it all the same."""
+
+    def give_up(self) -> None:
+        """It is lost."""
+
+
+class Watchman:
+    """Listens with many: who hears nothing of an engine for `limit_seconds` asks whether it still works, and gives up when it does not.
+
+    One timer serves them all: a timer each would cost a tenth of what a request costs.
     """
 
-    def __init__(self, limit_seconds: float, still_working: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(self, limit_seconds: float) -> None:
         self.limit_seconds = limit_seconds
-        self.has_given_up = False
-        self._still_working = still_working
-        self._loop = asyncio.get_running_loop()
-        self._since: float | None = None
+        self._listeners: set[Listener] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._doubt: asyncio.Task[None] | None = None
-        self._give_up: Callable[[], None] = lambda: None
+        self._doubts: dict[Listener, asyncio.Task[None]] = {}
 
-    async def until_answered(self, coming: Coroutine[Any, Any, T]) -> T:
-        """What `coming` brings; TimeoutError when the engine was silent for too long, with nothing to show for it."""
-        async with asyncio.timeout(None) as patience:
-            self.watch(lambda: patience.reschedule(self._loop.time()))
-            self.listening()
-            try:
-                return await coming
-            finally:
-                self.close()
+    def watch(self, listener: Listener) -> None:
+        """From now until `forget`."""
+        self._listeners.add(listener)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self.limit_seconds, self._look)
 
-    def watch(self, give_up: Callable[[], None]) -> None:
-        """From now until `close`, call `give_up` (once) when the engine is silent for too long while it is listened to."""
-        self._give_up = give_up
-        self._timer = self._loop.call_later(self.limit_seconds, self._look)
-
-    def listening(self) -> None:
-        """Bytes are being waited for."""
-        self._since = self._loop.time()
-
-    def heard(self) -> None:
-        """They came, and nobody listens for the moment: a client that reads slowly makes no silence of the engine's."""
-        self._since = None
+    def forget(self, listener: Listener) -> None:
+        """It needs no watching any more; idempotent."""
+        self._listeners.discard(listener)
+        if self._doubts:
+            doubt = self._doubts.pop(listener, None)
+            if doubt is not None:
+                doubt.cancel()
 
     def close(self) -> None:
-        """Stop watching; idempotent."""
-        self.heard()
+        """Forget all."""
+        for listener in tuple(self._listeners):
+            self.forget(listener)
         if self._timer is not None:
             self._timer.cancel()
-        if self._doubt is not None:
-            self._doubt.cancel()
-            self._doubt = None
 
     def _look(self) -> None:
-        left = self.limit_seconds if self._since is None else self._since + self.limit_seconds - self._loop.time()
-        if left > 0:
-            self._timer = self._loop.call_later(left, self._look)
-        else:
-            self._doubt = asyncio.create_task(self._ask(self._since), name="silence")
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self.limit_seconds
+        for listener in tuple(self._listeners):
+            since = listener.listening_since
+            if since is None or listener in self._doubts:
+                continue
+            if since + self.limit_seconds > loop.time():
+                due = min(due, since + self.limit_seconds)
+            else:
+                self._doubts[listener] = asyncio.create_task(self._ask(listener, since), name="silence")
+        self._timer = loop.call_at(due, self._look) if self._listeners else None
 
-    async def _ask(self, since: float | None) -> None:
-        working = await self._still_working()
-        if working or self._since != since:
-            self._timer = self._loop.call_later(self.limit_seconds, self._look)
+    async def _ask(self, listener: Listener, since: float) -> None:
+        working = await listener.still_working()
+        self._doubts.pop(listener, None)
+        if listener not in self._listeners or listener.listening_since != since:
+            return
+        if working:
+            # As good as a byte: the next question comes after another silence of this length.
+            listener.listening_since = asyncio.get_running_loop().time()
         else:
-            self.has_given_up = True
-            self._give_up()
+            listener.give_up()
 
 
 async def is_working(instance: Instance, spec: LaunchSpec, recheck_seconds: float) -> bool:

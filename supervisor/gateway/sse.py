@@ -17,18 +17,6 @@ _BLANK_LINE = re.compile(rb"\n\n")
 # `\r\n` alone ends one line, not two; the line end may be any of the three, and they may be mixed.
 _ANY_BLANK_LINE = re.compile(rb"\r\n(?:\r\n?|\n)|\n(?:\r\n?|\n)|\r\r\n?")
 _ANY_LINE_END = re.compile(rb"\r\n|\n|\r")
-# Quotes inside a JSON string are escaped, so neither can come from what a model says.
-_TOKENS = re.compile(rb'"completion_tokens"\s*:\s*(\d{1,12})')
-_TOKENS_BY_TIMINGS = re.compile(rb'"predicted_n"\s*:\s*(\d{1,12})')
-
-
-def tokens_told(document: bytes) -> int | None:
-    """The generated tokens that an answer (JSON text) reports: OpenAI's `usage`, else llama.cpp's `timings`; None when it reports none."""
-    for pattern in (_TOKENS, _TOKENS_BY_TIMINGS):
-        found = pattern.findall(document)
-        if found:
-            return int(found[-1])
-    return None
 
 
 class StreamJudge:
@@ -60,9 +48,9 @@ class StreamJudge:
         return self.is_done and not self.has_error and self.fault is None
 
     @property
-    def tokens(self) -> int | None:
-        """The generated tokens that the stream itself reported; None when it did not."""
-        return tokens_told(self._figures) if self._figures else None
+    def figures(self) -> bytes:
+        """The last event that spoke of tokens (`usage`, or llama.cpp's `timings`); nothing when none did."""
+        return self._figures
 
     def feed(self, chunk: bytes) -> bytes:
         """Take what came and return what may be sent on: every event that is whole now, as it came."""

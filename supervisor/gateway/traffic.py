@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -113,6 +112,11 @@ class Record:
             self._counts.tokens_total += new
             self._counts.tokens.add(self._clock.monotonic(), new)
 
+    def end(self, error: BaseException | None) -> None:
+        """The request is over, once: an exception settles it, and none means that all went well, unless its outcome is known better."""
+        self.settle(Outcome.OK if error is None else outcome_of(error))
+        self._counts.active -= 1
+
     def settle(self, outcome: Outcome) -> None:
         """Tell the outcome; what comes later changes nothing."""
         if self.outcome is None:
@@ -129,21 +133,13 @@ class TrafficStats:
         self._clock = clock
         self._counts: dict[str, _Counts] = {}
 
-    @contextmanager
-    def request(self, instance: str) -> Iterator[Record]:
-        """Count one request while it is served; an exception that passes settles it, and no exception means that all went well."""
-        counts = self._counts.setdefault(instance, _Counts())
-        record = Record(counts, self._clock)
+    def begin(self, instance: str) -> Record:
+        """Count one request from now until its `end`."""
+        counts = self._counts.get(instance)
+        if counts is None:
+            counts = self._counts[instance] = _Counts()
         counts.active += 1
-        try:
-            yield record
-        except BaseException as error:
-            record.settle(outcome_of(error))
-            raise
-        else:
-            record.settle(Outcome.OK)
-        finally:
-            counts.active -= 1
+        return Record(counts, self._clock)
 
     def figures(self, instances: Iterable[str]) -> TrafficFigures:
         """The figures of these instances together; names that are not known have had no traffic."""

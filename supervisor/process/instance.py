@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,7 +45,7 @@ class _Request:
 
 
 class Instance:
-    """The handle of one instance. Create it on the loop, `open` it once, `close` it once.
+    """The handle of one instance. Create it on the loop, `open` it once, `close` it once. Whoever sends it requests counts them in `traffic`.
 
     `state_seq` counts its changes of state, beginning where an earlier instance of the name ended.
     """
@@ -200,15 +199,6 @@ class Instance:
         """Call `listener` with each state that is entered; the answer takes it off again."""
         self._listeners.add(listener)
         return lambda: self._listeners.discard(listener)
-
-    @contextmanager
-    def serving(self) -> Iterator[Traffic]:
-        """Count one request while it is served; set `last_byte_at` of the answer whenever bytes arrive: they are the best proof of life."""
-        self.traffic.active += 1
-        try:
-            yield self.traffic
-        finally:
-            self.traffic.active -= 1
 
     def snapshot(self, state: State | None = None) -> InstanceSnapshot:
         """The instance at this moment (`state`: as it enters that state)."""

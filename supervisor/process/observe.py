@@ -31,7 +31,7 @@ PROGRESS_READ_INTERVAL_SECONDS = 0.25
 
 
 class Traffic:
-    """Requests that are being served through our door, and when the last byte came from the server (monotonic seconds)."""
+    """Requests that are being served through our door, and when the last byte came from the server (monotonic seconds): the best proof of life."""
 
     __slots__ = ("active", "last_byte_at")
 

@@ -49,13 +49,15 @@ async def a_request_under_way(house: House) -> AsyncIterator[None]:
             async for _ in answer.content:
                 pass
 
-    with house["one"].serving():
-        task = asyncio.create_task(ask())
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+    traffic = house["one"].traffic
+    traffic.active += 1
+    task = asyncio.create_task(ask())
+    try:
+        yield
+    finally:
+        traffic.active -= 1
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 @pytest.mark.parametrize("health", ["hang", "trickle"])

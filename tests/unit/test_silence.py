@@ -3,92 +3,110 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
-import pytest
+import pytest_asyncio
 
-from supervisor.gateway.silence import Silence
+from supervisor.gateway.silence import Watchman
 
 LIMIT_SECONDS = 0.03
 LONG_SECONDS = 5 * LIMIT_SECONDS
+GENEROUS_SECONDS = 20
 
 
-class Engine:
-    """Says whether it works, as often as it is asked."""
+class Waiting:
+    """Waits for an engine that says whether it works, as often as it is asked: the next of the answers; the last one for ever."""
 
     def __init__(self, *answers: bool) -> None:
-        self._answers = list(answers)
+        self.listening_since: float | None = asyncio.get_running_loop().time()
         self.asked = 0
+        self.is_asked = asyncio.Event()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.gave_up = asyncio.Event()
+        self._answers = list(answers)
 
     async def still_working(self) -> bool:
-        """The next of the answers; the last one for ever."""
+        """See `Listener`."""
         self.asked += 1
+        self.is_asked.set()
+        await self.may_answer.wait()
         return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
 
+    def give_up(self) -> None:
+        """See `Listener`."""
+        self.gave_up.set()
 
-async def test_an_answer_that_comes_is_passed_on() -> None:
-    engine = Engine(False)
-    assert await Silence(LIMIT_SECONDS, engine.still_working).until_answered(asyncio.sleep(0, "answer")) == "answer"
-    assert engine.asked == 0
-
-
-async def test_silence_without_work_is_given_up() -> None:
-    silence = Silence(LIMIT_SECONDS, Engine(False).still_working)
-    with pytest.raises(TimeoutError):
-        await silence.until_answered(asyncio.sleep(60))
-    assert silence.has_given_up
+    def hear(self) -> None:
+        """A byte."""
+        self.listening_since = asyncio.get_running_loop().time()
 
 
-async def test_an_engine_that_works_is_waited_for() -> None:
-    engine = Engine(True)
-    answer = await Silence(LIMIT_SECONDS, engine.still_working).until_answered(asyncio.sleep(LONG_SECONDS, "late"))
-    assert answer == "late"
-    assert engine.asked
+@pytest_asyncio.fixture
+async def watchman() -> AsyncIterator[Watchman]:
+    """Somebody who watches."""
+    watchman = Watchman(LIMIT_SECONDS)
+    yield watchman
+    watchman.close()
 
 
-async def test_an_engine_that_stops_working_is_given_up() -> None:
-    engine = Engine(True, True, False)
-    with pytest.raises(TimeoutError):
-        await Silence(LIMIT_SECONDS, engine.still_working).until_answered(asyncio.sleep(60))
-    assert engine.asked == 3
+async def test_silence_without_work_is_given_up(watchman: Watchman) -> None:
+    waiting = Waiting(False)
+    watchman.watch(waiting)
+    await asyncio.wait_for(waiting.gave_up.wait(), GENEROUS_SECONDS)
 
 
-async def test_a_stream_that_falls_silent_is_cut() -> None:
-    cut = asyncio.Event()
-    silence = Silence(LIMIT_SECONDS, Engine(False).still_working)
-    silence.watch(cut.set)
-    silence.listening()
-    await asyncio.wait_for(cut.wait(), 20)
-    assert silence.has_given_up
-
-
-async def test_a_client_that_reads_slowly_is_no_silence_of_the_engine() -> None:
-    engine = Engine(False)
-    silence = Silence(LIMIT_SECONDS, engine.still_working)
-    silence.watch(pytest.fail)
-    for _ in range(3):
-        silence.listening()
-        silence.heard()
-        await asyncio.sleep(LONG_SECONDS)
-    silence.close()
+async def test_an_engine_that_works_is_waited_for(watchman: Watchman) -> None:
+    waiting = Waiting(True)
+    watchman.watch(waiting)
     await asyncio.sleep(LONG_SECONDS)
-    assert engine.asked == 0
-    assert not silence.has_given_up
+    assert waiting.asked
+    assert not waiting.gave_up.is_set()
 
 
-async def test_a_byte_that_comes_while_the_engine_is_asked_counts() -> None:
-    asked, answer = asyncio.Event(), asyncio.Event()
+async def test_an_engine_that_stops_working_is_given_up(watchman: Watchman) -> None:
+    waiting = Waiting(True, True, False)
+    watchman.watch(waiting)
+    await asyncio.wait_for(waiting.gave_up.wait(), GENEROUS_SECONDS)
+    assert waiting.asked == 3
 
-    async def slow_to_say() -> bool:
-        asked.set()
-        await answer.wait()
-        return False
 
-    silence = Silence(LIMIT_SECONDS, slow_to_say)
-    silence.watch(pytest.fail)
-    silence.listening()
-    await asked.wait()
-    silence.heard()
-    answer.set()
+async def test_one_that_is_silent_does_not_wait_for_one_that_speaks(watchman: Watchman) -> None:
+    silent, speaking = Waiting(False), Waiting(False)
+    watchman.watch(speaking)
+    watchman.watch(silent)
+    while not silent.gave_up.is_set():
+        speaking.hear()
+        await asyncio.sleep(0)
+    assert speaking.asked == 0
+
+
+async def test_a_client_that_reads_slowly_is_no_silence_of_the_engine(watchman: Watchman) -> None:
+    waiting = Waiting(False)
+    waiting.listening_since = None
+    watchman.watch(waiting)
+    await asyncio.sleep(LONG_SECONDS)
+    assert waiting.asked == 0
+
+
+async def test_a_byte_that_comes_while_the_engine_is_asked_counts(watchman: Watchman) -> None:
+    waiting = Waiting(False)
+    waiting.may_answer.clear()
+    watchman.watch(waiting)
+    await asyncio.wait_for(waiting.is_asked.wait(), GENEROUS_SECONDS)
     await asyncio.sleep(0)
-    assert not silence.has_given_up
-    silence.close()
+    waiting.hear()
+    waiting.may_answer.set()
+    await asyncio.sleep(0)
+    assert not waiting.gave_up.is_set()
+
+
+async def test_who_has_left_is_not_told(watchman: Watchman) -> None:
+    waiting = Waiting(False)
+    waiting.may_answer.clear()
+    watchman.watch(waiting)
+    await asyncio.wait_for(waiting.is_asked.wait(), GENEROUS_SECONDS)
+    watchman.forget(waiting)
+    waiting.may_answer.set()
+    await asyncio.sleep(LONG_SECONDS)
+    assert not waiting.gave_up.is_set()

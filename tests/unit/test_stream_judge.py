@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.gateway import sse
-from supervisor.gateway.sse import StreamJudge, tokens_told
+from supervisor.gateway.sse import StreamJudge
 
 DONE = b"data: [DONE]\n\n"
 
@@ -120,18 +120,10 @@ def test_an_endless_event_is_not_collected_for_ever(monkeypatch: pytest.MonkeyPa
     assert verdict.feed(b"\n\n") == b""
 
 
-def test_the_engines_own_count_of_tokens_is_read() -> None:
+def test_the_event_with_the_engines_own_figures_is_kept() -> None:
     usage = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens": 42,"total_tokens":45}}\n\n'
-    timings = b'data: {"choices":[{}],"timings":{"prompt_n":1,"predicted_n":15}}\n\n'
-    assert judge(event("a") + usage + DONE)[0].tokens == 42
-    assert judge(event("a") + timings + DONE)[0].tokens == 15
-    assert judge(event("a") + DONE)[0].tokens is None
-
-
-def test_a_model_cannot_talk_the_count_of_tokens_up() -> None:
-    said = json.dumps({"content": '"completion_tokens": 999', "usage": {"completion_tokens": 2}})
-    assert tokens_told(said.encode()) == 2
-    assert tokens_told(json.dumps({"content": '"completion_tokens": 999'}).encode()) is None
+    assert b'"completion_tokens": 42' in judge(event("a") + usage + DONE)[0].figures
+    assert judge(event("a") + DONE)[0].figures == b""
 
 
 endings = st.sampled_from(["\n", "\r\n", "\r"])
