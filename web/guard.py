@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from aiohttp import hdrs, web
 
 from supervisor.config.server_settings import ServerSettings
+from supervisor.core import Supervisor
 from supervisor.errors import NotAvailableError
 from web.auth import SESSION_COOKIE, KeyCheck
 from web.errors import UnsupportedMediaTypeError
@@ -47,7 +48,7 @@ class Guard:
         headers = request.headers
         peer = request.remote
         request[CLIENT_ADDRESS] = client_address(peer, headers.getall("X-Forwarded-For", ()), self._trusted)
-        host = self.origins.check_host(headers.getall(hdrs.HOST, ()), _own_address(request))
+        host = self.check_host(headers.getall(hdrs.HOST, ()), _own_address(request))
         self.origins.check_origin(host, fetch_metadata(request))
         if request.method == "OPTIONS" and hdrs.ACCESS_CONTROL_REQUEST_METHOD in headers:
             return web.Response(status=204)
@@ -60,8 +61,21 @@ class Guard:
     def _check_policy(self, request: web.Request, route: Route) -> None:
         if route.policy is Policy.OPEN:
             return
-        self.keys.check(request.headers.get(hdrs.AUTHORIZATION), request.cookies.get(SESSION_COOKIE))
-        if route.policy is Policy.INFERENCE and request.app[SUPERVISOR].draining:
+        self.check_caller(request.headers.get(hdrs.AUTHORIZATION), request.cookies.get(SESSION_COOKIE))
+        if route.policy is Policy.INFERENCE:
+            self.check_takes_work(request.app[SUPERVISOR])
+
+    def check_host(self, hosts: Sequence[str], own_address: str | None) -> str:
+        """The one Host header, in lower case. Raises ForbiddenError unless it is known."""
+        return self.origins.check_host(hosts, own_address)
+
+    def check_caller(self, authorization: str | None, cookie: str | None) -> None:
+        """Raise UnauthorizedError unless the `Authorization` header or the session cookie lets the request in."""
+        self.keys.check(authorization, cookie)
+
+    def check_takes_work(self, supervisor: Supervisor) -> None:
+        """Raise NotAvailableError for requests to engines while the server shuts down."""
+        if supervisor.draining:
             message = "The server is shutting down and takes no new work."
             raise NotAvailableError(message, code="shutting_down", retry_after_seconds=DRAINING_RETRY_SECONDS)
 

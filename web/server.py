@@ -11,6 +11,8 @@ from aiohttp import web
 from supervisor.config.server_settings import ServerSettings, check_exposure
 from supervisor.core import Supervisor
 from web.app import create_app
+from web.door.door import Door, DoorSite
+from web.guard import GUARD
 from web.live.limits import LiveLimits
 from web.origins import bracketed
 from web.overload import Overload
@@ -31,7 +33,9 @@ class WebServer:
     ) -> None:
         self._settings = settings or supervisor.settings.server
         self.app = create_app(supervisor, limits=limits)
+        self._supervisor = supervisor
         self._runner: web.AppRunner | None = None
+        self._door: Door | None = None
         self._overload: Overload | None = None
 
     async def start(self) -> None:
@@ -50,11 +54,12 @@ class WebServer:
         )
         await self._runner.setup()
         self._overload = Overload(asyncio.get_running_loop(), speaks_tls=self._settings.tls is not None)
+        server = self._runner.server
+        assert server is not None
+        self._door = Door(self._supervisor, self.app[GUARD], server, KEEPALIVE_SECONDS)
+        host, port = self._settings.host, self._settings.port
         try:
-            site = web.TCPSite(
-                self._runner, self._settings.host, self._settings.port, ssl_context=self._tls(), backlog=BACKLOG
-            )
-            await site.start()
+            await DoorSite(self._runner, self._door, host, port, tls=self._tls(), backlog=BACKLOG).start()
         except BaseException:
             await self.stop()
             raise
@@ -65,9 +70,13 @@ class WebServer:
         Answers of engines have their own grace before this: `Supervisor.drain`.
         """
         runner, self._runner = self._runner, None
+        if self._door is not None:
+            self._door.close_idle()
         if runner is not None:
             with suppress(TimeoutError):
                 await runner.cleanup()
+        if self._door is not None:
+            self._door.abort()
         overload, self._overload = self._overload, None
         if overload is not None:
             overload.close()

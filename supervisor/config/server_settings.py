@@ -63,6 +63,7 @@ class ServerSettings(StrictModel):
     tls: TlsSettings | None = Field(None, description="Certificate and key; left out, the server speaks plain HTTP.")
     insecure: Flag = Field(False, description="Allow plain HTTP on an address that others can reach.")
     max_body_bytes: Bytes = Field(32 * 1024**2, description="Largest request body.")
+    head_deadline_seconds: Seconds = Field(10.0, description="Time within which a request's head must be complete.")
     body_deadline_seconds: Seconds = Field(60.0, description="Time within which a request's body must be complete.")
     shutdown_grace_seconds: GraceSeconds = Field(30.0, description="Time that running streams get at shutdown.")
     upstream_idle_seconds: Seconds = Field(

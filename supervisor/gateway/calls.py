@@ -13,6 +13,7 @@ from supervisor.errors import MalformedRequestError
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 EMBEDDINGS = "/v1/embeddings"
+INFERENCE_PATHS = (CHAT, COMPLETIONS, EMBEDDINGS)
 SHOWN_CHARACTERS = 60
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 

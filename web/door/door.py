@@ -1,0 +1,98 @@
+"""The door itself: what its connections share, and the listening."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+
+from aiohttp import web
+
+from supervisor.config.server_settings import ServerSettings
+from supervisor.core import Supervisor
+from supervisor.gateway.calls import INFERENCE_PATHS, Call, check
+from supervisor.gateway.gateway import Gateway
+from web.bodies import parse_json_object
+from web.door.connection import DoorConnection
+from web.door.head import PlainHead
+from web.guard import Guard
+
+SOCKET_ADDRESS = "sockname"
+
+
+class Door:
+    """Makes the connections, and lets their requests through: the same decisions as the long way, in the same order."""
+
+    def __init__(
+        self, supervisor: Supervisor, guard: Guard, long_way: Callable[[], asyncio.Protocol], keep_alive_seconds: float
+    ) -> None:
+        self.connections: set[DoorConnection] = set()
+        self.paths = frozenset(path.encode() for path in INFERENCE_PATHS)
+        self.long_way = long_way
+        self.keep_alive_seconds = keep_alive_seconds
+        self.is_closing = False
+        self._supervisor = supervisor
+        self._guard = guard
+        self._loop = asyncio.get_running_loop()
+
+    def __call__(self) -> asyncio.Protocol:
+        """The protocol of a new connection."""
+        return DoorConnection(self, self._loop)
+
+    @property
+    def settings(self) -> ServerSettings:
+        """The settings in force."""
+        return self._supervisor.settings.server
+
+    @property
+    def gateway(self) -> Gateway:
+        """Where the requests go."""
+        return self._supervisor.gateway
+
+    def check_host(self, head: PlainHead, transport: asyncio.Transport) -> None:
+        """Raise unless the request is addressed to this server."""
+        own = transport.get_extra_info(SOCKET_ADDRESS)
+        self._guard.check_host(
+            [head.headers[b"host"].decode("latin-1")], str(own[0]) if isinstance(own, tuple) else None
+        )
+
+    def call_of(self, head: PlainHead, body: bytes, request_id: str) -> Call:
+        """The call that a plain request makes, once who makes it may. Errors as those of the long way."""
+        self._guard.check_caller(head.get(b"authorization"), None)
+        self._guard.check_takes_work(self._supervisor)
+        document = parse_json_object(body)
+        check(head.path, document)
+        accept = head.get(b"accept")
+        headers = {"Accept": accept} if accept is not None else {}
+        return Call(
+            head.path, body, document, {**headers, "Content-Type": "application/json", "X-Request-Id": request_id}
+        )
+
+    def close_idle(self) -> None:
+        """No more requests: end the connections that have none under way; the others end with theirs."""
+        self.is_closing = True
+        for connection in tuple(self.connections):
+            if connection.is_idle:
+                connection.close()
+
+    def abort(self) -> None:
+        """End whatever is left."""
+        for connection in tuple(self.connections):
+            connection.abort()
+
+
+class DoorSite(web.TCPSite):
+    """aiohttp's site with the door in front of its server."""
+
+    def __init__(
+        self, runner: web.AppRunner, door: Door, host: str, port: int, *, tls: ssl.SSLContext | None, backlog: int
+    ) -> None:
+        super().__init__(runner, host, port, ssl_context=tls, backlog=backlog)
+        self._door = door
+
+    async def start(self) -> None:
+        """Listen. OSError when the address cannot be had."""
+        await web.BaseSite.start(self)
+        self._server = await asyncio.get_running_loop().create_server(
+            self._door, self._host, self._port, ssl=self._ssl_context, backlog=self._backlog
+        )
