@@ -58,7 +58,7 @@ def parse_json(body: bytes) -> Any:
     if not body.strip():
         raise MalformedRequestError("The body is empty; a JSON object is expected.", param="body")
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+        return _DECODER.decode(body.decode("utf-8"))
     except UnicodeDecodeError as error:
         message = f"The body is not UTF-8: byte 0x{body[error.start]:02x} at offset {error.start}."
         raise MalformedRequestError(message, param="body") from None
@@ -102,6 +102,9 @@ def _too_large(limit_bytes: int) -> PayloadTooLargeError:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise MalformedRequestError(f"The body holds {name}, which is not JSON.", param="body")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def _kind(value: object) -> str:

@@ -79,6 +79,7 @@ BOUNDS = (
     Bound("max_completion_tokens", 1, whole=True),
     Bound("repeat_penalty", 0),
 )
+_BOUNDS = {bound.name: bound for bound in BOUNDS}
 
 
 def check(path: str, document: Mapping[str, Any]) -> None:
@@ -91,8 +92,8 @@ def check(path: str, document: Mapping[str, Any]) -> None:
     stream = document.get("stream")
     if stream is not None and not isinstance(stream, bool):
         raise refuse("stream", f"must be true or false, not {shown(stream)}.")
-    for bound in BOUNDS:
-        bound.check(document)
+    for name in _BOUNDS.keys() & document.keys():
+        _BOUNDS[name].check(document)
     if path == CHAT:
         _check_messages(document.get("messages"))
 

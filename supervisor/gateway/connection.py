@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from typing import Any, Protocol, cast
 
 import httptools
 
 HEAD_LIMIT_BYTES = 64 * 1024
+# Below it, an answer only says that the answer is still to come.
+FINAL_STATUS = 200
 # More of an answer than this waits in the kernel, at the engine's, until the client has read.
 READ_AHEAD_BYTES = 256 * 1024
 
@@ -29,9 +30,9 @@ class Head:
     headers: dict[bytes, bytes] = field(default_factory=dict)
 
     @property
-    def content_type(self) -> str:
-        """The media type alone, in lower case."""
-        return self.headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
+    def media_type(self) -> bytes:
+        """The content's type without its parameters, in lower case."""
+        return self.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
 
     def get(self, name: bytes) -> str | None:
         """A header's value."""
@@ -46,7 +47,7 @@ class Receiver(Protocol):
         """The final head (1xx are left out)."""
 
     def on_body(self, data: bytes) -> None:
-        """A piece of the body, as it came."""
+        """What came of the body in one read: one chunk of it or several."""
 
     def on_end(self) -> None:
         """The answer is whole, as far as HTTP goes."""
@@ -79,6 +80,9 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0
         self._ends_by_closing = False
         self._is_alone = False
+        # Chunks that came in one read are handed on as one: what is done with them costs as much for many as for one.
+        self._pieces: list[bytes] = []
+        self.on_body = self._pieces.append
 
     @property
     def is_open(self) -> bool:
@@ -122,7 +126,10 @@ class Connection(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
+            if self._pieces:
+                self._hand_on()
         except httptools.HttpParserError as error:
+            self._hand_on()
             self._lose(BrokenAnswerError(f"the engine's answer is no HTTP: {error}"))
             self._transport.abort()
 
@@ -155,20 +162,22 @@ class Connection(asyncio.Protocol):
         head.status = self._parser.get_status_code()
         headers = head.headers
         self._ends_by_closing = b"content-length" not in headers and b"transfer-encoding" not in headers
-        if self._receiver is not None and head.status >= HTTPStatus.OK:
+        if self._receiver is not None and head.status >= FINAL_STATUS:
             self._receiver.on_head(head)
-
-    def on_body(self, data: bytes) -> None:
-        """A piece of the body."""
-        if self._receiver is not None:
-            self._receiver.on_body(data)
 
     def on_message_complete(self) -> None:
         """The answer is whole."""
-        if self._head.status >= HTTPStatus.OK:
+        if self._head.status >= FINAL_STATUS:
             self._end()
 
+    def _hand_on(self) -> None:
+        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        if data and self._receiver is not None:
+            self._receiver.on_body(data)
+
     def _end(self) -> None:
+        self._hand_on()
         receiver, self._receiver = self._receiver, None
         if receiver is None:
             return

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from http import HTTPStatus
 
 from supervisor.clock import Clock
 from supervisor.errors import LlamavisorError
@@ -32,8 +31,12 @@ from supervisor.gateway.usage_events import asks_for_usage, usage_told, with_usa
 from supervisor.process.observe import Traffic
 from supervisor.storage.records import TokenSource, TokenUsage
 
-EVENT_STREAM = "text/event-stream"
+OK = 200
+FIRST_ERROR = 400
+FIRST_FAILURE = 500
+EVENT_STREAM = b"text/event-stream"
 JSON = "application/json"
+JSON_TYPE = b"application/json"
 ANSWER_LIMIT_BYTES = 256 * 1024**2
 STATUS_OPEN_SECONDS = 10.0
 # Engines whose server has one model, and answers whatever name the request gives it.
@@ -97,7 +100,8 @@ class Exchange:
             await self._check_whole(BEFORE)
         head = self._head
         assert head is not None
-        check_refusal(self._upstream.instance, head.status)
+        if head.status != OK:
+            check_refusal(self._upstream.instance, head.status)
         if not self._is_stream:
             return self._whole(head, self._taken())
         if self._is_over and not self._judge.has_spoken:
@@ -165,7 +169,7 @@ class Exchange:
         """See `connection.Receiver`."""
         self._heard()
         self._head = head
-        self._is_stream = head.status == HTTPStatus.OK and head.content_type == EVENT_STREAM
+        self._is_stream = head.status == OK and head.media_type == EVENT_STREAM
 
     def on_body(self, data: bytes) -> None:
         """See `connection.Receiver`."""
@@ -315,11 +319,11 @@ class Exchange:
 
     def _whole(self, head: Head, body: bytes) -> Answer:
         """An answer in one piece, an error included."""
-        if head.status >= HTTPStatus.BAD_REQUEST:
-            failed = head.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        if head.status >= FIRST_ERROR:
+            failed = head.status >= FIRST_FAILURE
             self.record.settle(Outcome.ENGINE_ERROR if failed else Outcome.REFUSED)
             return self._answered(head, openai_error(body, head.status), content_type=JSON)
-        if head.content_type == JSON and not body.rstrip().endswith((b"}", b"]")):
+        if head.media_type == JSON_TYPE and not body.rstrip().endswith((b"}", b"]")):
             raise incomplete(self._upstream.instance, "its JSON ends too early")
         self._tell_usage(body)
         return self._answered(head, body)

@@ -80,7 +80,7 @@ class Window:
 
 @dataclass(slots=True)
 class _Counts:
-    outcomes: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
     tokens_total: int = 0
     active: int = 0
     tokens: Window = field(default_factory=lambda: Window(TOKEN_WINDOW_SECONDS))
@@ -121,7 +121,7 @@ class Record:
         """Tell the outcome; what comes later changes nothing."""
         if self.outcome is None:
             self.outcome = outcome
-            self._counts.outcomes[outcome.value] += 1
+            self._counts.outcomes[outcome] += 1
             if outcome is Outcome.OK:
                 self._counts.responses.add(self._clock.monotonic(), self.milliseconds)
 
@@ -145,13 +145,13 @@ class TrafficStats:
         """The figures of these instances together; names that are not known have had no traffic."""
         now = self._clock.monotonic()
         chosen = [self._counts[name] for name in instances if name in self._counts]
-        outcomes: Counter[str] = sum((counts.outcomes for counts in chosen), Counter())
+        outcomes: Counter[Outcome] = sum((counts.outcomes for counts in chosen), Counter())
         spent, answers = (
             sum(column) for column in zip((0.0, 0.0), *(one.responses.read(now) for one in chosen), strict=True)
         )
         return TrafficFigures(
             requests_total=outcomes.total(),
-            by_outcome={outcome.value: outcomes[outcome.value] for outcome in Outcome},
+            by_outcome={outcome.value: outcomes[outcome] for outcome in Outcome},
             tokens_total=sum(counts.tokens_total for counts in chosen),
             tokens_per_second=sum(max(0.0, counts.tokens.read(now)[0]) for counts in chosen) / TOKEN_WINDOW_SECONDS,
             average_response_ms=round(spent / answers, 3) if answers else 0.0,

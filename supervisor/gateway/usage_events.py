@@ -51,8 +51,9 @@ def usage_told(document: bytes) -> TokenUsage | None:
 
 
 def _of_usage(usage: Mapping[str, Any]) -> TokenUsage:
-    prompt = _count(usage, "prompt_tokens") or _count(usage, "input_tokens")
-    completion = _count(usage, "completion_tokens") or _count(usage, "output_tokens")
+    openai = "input_tokens" not in usage
+    prompt = _count(usage, "prompt_tokens" if openai else "input_tokens")
+    completion = _count(usage, "completion_tokens" if openai else "output_tokens")
     details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
     cached = _count(details, "cached_tokens") if isinstance(details, dict) else 0
     return TokenUsage(prompt, completion, min(cached, prompt), TokenSource.ENGINE)

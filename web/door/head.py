@@ -6,10 +6,11 @@ asks for more than an answer. Whatever is not certainly plain is left to aiohttp
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import httptools
 
+_POST = b"POST "
 HEAD_END = b"\r\n\r\n"
 # aiohttp's own limits: a head that breaks them is refused by it.
 HEAD_LIMIT_BYTES = 8_190
@@ -46,44 +47,47 @@ class PlainHead:
         return None if value is None else value.decode("latin-1")
 
 
-@dataclass(slots=True)
-class _Collector:
-    url: bytes = b""
-    headers: dict[bytes, bytes] = field(default_factory=dict)
-    has_twins: bool = False
+class _Reader:
+    """What llhttp calls while it reads a head."""
+
+    __slots__ = ("headers", "is_plain", "url")
+
+    def __init__(self) -> None:
+        self.url = b""
+        self.headers: dict[bytes, bytes] = {}
+        self.is_plain = True
 
     def on_url(self, url: bytes) -> None:
         self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         key = name.lower()
-        self.has_twins |= key in self.headers
+        if key in self.headers or key in _NOT_PLAIN or key.startswith(_OWN_PREFIX):
+            self.is_plain = False
         self.headers[key] = value
 
 
 def read_plain(head: bytes, paths: frozenset[bytes]) -> PlainHead | None:
     """The head (with its empty line) of a plain request to one of `paths`; None when it is anything else."""
-    collector = _Collector()
-    parser = httptools.HttpRequestParser(collector)
+    reader = _Reader()
+    parser = httptools.HttpRequestParser(reader)
     try:
         parser.feed_data(head)
     except (httptools.HttpParserError, httptools.HttpParserUpgrade):
         return None
-    headers = collector.headers
-    length = headers.get(b"content-length", b"")
-    connection = _CONNECTIONS.get(headers.get(b"connection", b"keep-alive").lower())
-    is_plain = (
-        collector.url in paths
-        and parser.get_method() == b"POST"
-        and parser.get_http_version() == "1.1"
-        and not collector.has_twins
-        and connection is not None
-        and length.isdigit()
-        and b"host" in headers
-        and headers.get(b"content-type", b"").lower() in JSON_TYPES
-        and _NOT_PLAIN.isdisjoint(headers)
-        and not any(name.startswith(_OWN_PREFIX) for name in headers)
-    )
-    if not is_plain:
+    if (
+        not reader.is_plain
+        or reader.url not in paths
+        or not head.startswith(_POST)
+        or parser.get_http_version() != "1.1"
+    ):
         return None
-    return PlainHead(collector.url.decode("ascii"), headers, int(length), bool(connection))
+    headers = reader.headers
+    length = headers.get(b"content-length", b"")
+    keeps_alive = _CONNECTIONS.get(headers.get(b"connection", b"keep-alive").lower())
+    has_what_it_needs = (
+        length.isdigit() and b"host" in headers and headers.get(b"content-type", b"").lower() in JSON_TYPES
+    )
+    if keeps_alive is None or not has_what_it_needs:
+        return None
+    return PlainHead(reader.url.decode("ascii"), headers, int(length), keeps_alive)
