@@ -15,7 +15,7 @@ DONE = b"[DONE]"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BLANK_LINE = re.compile(rb"\n\n")
 # `\r\n` alone ends one line, not two; the line end may be any of the three, and they may be mixed.
-_ANY_BLANK_LINE = re.compile(rb"\r\n(?:\r\n?|\n)|\n(?:\r\n?|\n)|\r\r\n?")
+ANY_BLANK_LINE = re.compile(rb"\r\n(?:\r\n?|\n)|\n(?:\r\n?|\n)|\r\r\n?")
 _ANY_LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
@@ -58,7 +58,7 @@ class StreamJudge:
             return b""
         data = self._held + chunk if self._held else chunk
         start = self._pass_plain(data)
-        blank_line = _ANY_BLANK_LINE if b"\r" in data else _BLANK_LINE
+        blank_line = ANY_BLANK_LINE if b"\r" in data else _BLANK_LINE
         for end in blank_line.finditer(data, start):
             self._judge(data[start : end.start()])
             if self.fault is not None:

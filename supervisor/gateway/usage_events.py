@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from supervisor.gateway.sse import ANY_BLANK_LINE
 from supervisor.storage.records import TokenSource, TokenUsage
 
 _USAGE = b'"usage"'
@@ -35,7 +36,12 @@ def without_usage_event(data: bytes) -> bytes:
     """Whole events without the one that carries nothing but the usage."""
     if _USAGE not in data:
         return data
-    return b"".join(event for event in re.split(rb"(?<=\n\n)", data) if not _is_usage_event(event))
+    kept, start = [], 0
+    for end in ANY_BLANK_LINE.finditer(data):
+        event, start = data[start : end.end()], end.end()
+        if not _is_usage_event(event):
+            kept.append(event)
+    return b"".join((*kept, data[start:]))
 
 
 def usage_told(document: bytes) -> TokenUsage | None:

@@ -39,9 +39,10 @@ def test_only_the_usage_event_is_hidden() -> None:
     assert without_usage_event(said + DONE) == said + DONE
 
 
-@given(st.lists(st.sampled_from([TOKEN, USAGE, DONE, b": ping\n\n"])))
-def test_hiding_takes_out_nothing_else(events: list[bytes]) -> None:
-    assert without_usage_event(b"".join(events)) == b"".join(event for event in events if event != USAGE)
+@given(st.lists(st.sampled_from([TOKEN, USAGE, DONE, b": ping\n\n"])), st.sampled_from([b"\n", b"\r\n", b"\r"]))
+def test_hiding_takes_out_nothing_else(events: list[bytes], line_end: bytes) -> None:
+    kept = b"".join(event for event in events if event != USAGE)
+    assert without_usage_event(b"".join(events).replace(b"\n", line_end)) == kept.replace(b"\n", line_end)
 
 
 @pytest.mark.parametrize(
