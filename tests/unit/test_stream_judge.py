@@ -198,5 +198,5 @@ def test_events_judged_together_are_judged_as_each_for_itself(stream: bytes, cut
         assert together.feed(stream[start:end]) == apart.feed(stream[start:end])
     together.finish()
     apart.finish()
-    for verdict in ("events", "fault", "has_error", "is_done", "tokens"):
+    for verdict in ("events", "fault", "has_error", "is_done", "figures"):
         assert getattr(together, verdict) == getattr(apart, verdict)
