@@ -126,7 +126,7 @@ class DoorConnection(asyncio.Protocol):
         if end < 0 and (is_candidate or not _has_head(data)):
             self._wait_for_rest(self._door.settings.head_deadline_seconds)
             return False
-        head = read_plain(data[: end + len(HEAD_END)], self._door.paths) if is_candidate else None
+        head = read_plain(data[: end + len(HEAD_END)], self._door.lines) if is_candidate else None
         if head is None or head.length > self._door.settings.max_body_bytes:
             self._hand_over(data)
             return False

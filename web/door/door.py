@@ -14,7 +14,7 @@ from supervisor.gateway.calls import INFERENCE_PATHS, Call, check
 from supervisor.gateway.gateway import Gateway
 from web.bodies import parse_json_object
 from web.door.connection import DoorConnection
-from web.door.head import PlainHead
+from web.door.head import PlainHead, plain_lines
 from web.guard import Guard
 
 SOCKET_ADDRESS = "sockname"
@@ -27,7 +27,7 @@ class Door:
         self, supervisor: Supervisor, guard: Guard, long_way: Callable[[], asyncio.Protocol], keep_alive_seconds: float
     ) -> None:
         self.connections: set[DoorConnection] = set()
-        self.paths = frozenset(path.encode() for path in INFERENCE_PATHS)
+        self.lines = plain_lines(INFERENCE_PATHS)
         self.long_way = long_way
         self.keep_alive_seconds = keep_alive_seconds
         self.is_closing = False

@@ -6,11 +6,11 @@ asks for more than an answer. Whatever is not certainly plain is left to aiohttp
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import httptools
 
-_POST = b"POST "
 HEAD_END = b"\r\n\r\n"
 # aiohttp's own limits: a head that breaks them is refused by it.
 HEAD_LIMIT_BYTES = 8_190
@@ -50,15 +50,11 @@ class PlainHead:
 class _Reader:
     """What llhttp calls while it reads a head."""
 
-    __slots__ = ("headers", "is_plain", "url")
+    __slots__ = ("headers", "is_plain")
 
     def __init__(self) -> None:
-        self.url = b""
         self.headers: dict[bytes, bytes] = {}
         self.is_plain = True
-
-    def on_url(self, url: bytes) -> None:
-        self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         key = name.lower()
@@ -67,20 +63,20 @@ class _Reader:
         self.headers[key] = value
 
 
-def read_plain(head: bytes, paths: frozenset[bytes]) -> PlainHead | None:
-    """The head (with its empty line) of a plain request to one of `paths`; None when it is anything else."""
-    reader = _Reader()
-    parser = httptools.HttpRequestParser(reader)
-    try:
-        parser.feed_data(head)
-    except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+def plain_lines(paths: Iterable[str]) -> dict[bytes, str]:
+    """The request lines of plain requests to `paths`, with the path of each."""
+    return {f"POST {path} HTTP/1.1".encode("ascii"): path for path in paths}
+
+
+def read_plain(head: bytes, lines: Mapping[bytes, str]) -> PlainHead | None:
+    """The head (with its empty line) of a plain request with one of `lines`; None when it is anything else."""
+    path = lines.get(head[: head.find(b"\r\n")])
+    if path is None or not head.isascii():
         return None
-    if (
-        not reader.is_plain
-        or reader.url not in paths
-        or not head.startswith(_POST)
-        or parser.get_http_version() != "1.1"
-    ):
+    reader = _Reader()
+    try:
+        httptools.HttpRequestParser(reader).feed_data(head)
+    except (httptools.HttpParserError, httptools.HttpParserUpgrade):
         return None
     headers = reader.headers
     length = headers.get(b"content-length", b"")
@@ -88,6 +84,6 @@ def read_plain(head: bytes, paths: frozenset[bytes]) -> PlainHead | None:
     has_what_it_needs = (
         length.isdigit() and b"host" in headers and headers.get(b"content-type", b"").lower() in JSON_TYPES
     )
-    if keeps_alive is None or not has_what_it_needs:
+    if not reader.is_plain or keeps_alive is None or not has_what_it_needs:
         return None
-    return PlainHead(reader.url.decode("ascii"), headers, int(length), keeps_alive)
+    return PlainHead(path, headers, int(length), keeps_alive)
