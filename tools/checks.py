@@ -30,6 +30,8 @@ CHROMIUM_MACOS = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chr
 CHROMIUM_REMEDY = (
     "install Chromium or Chrome (Debian: apt-get install chromium-headless-shell; with sudo, or run as root once)"
 )
+POSTGRES_DEBIAN = Path("/usr/lib/postgresql")
+POSTGRES_REMEDY = "install the PostgreSQL server (Debian: apt-get install postgresql; with sudo, or run as root once)"
 NO_TESTS_COLLECTED = 5
 NO_TESTS = "no tests ran"
 ONLY_FAILED = ("--last-failed", "--last-failed-no-failures", "none")
@@ -64,6 +66,7 @@ def lint() -> Iterator[Outcome]:
 def tests(arguments: list[str]) -> Iterator[Outcome]:
     """All tests; those of tasks, descriptors and processes under asyncio's debug mode."""
     browser = chromium_available()
+    postgres_available()
     wanted = () if browser else ("-m", "not browser")
     most = pytest("pytest", [*SIDE_BY_SIDE, *wanted, f"--ignore={IN_DEBUG_MODE}", *arguments])
     if not browser:
@@ -142,16 +145,37 @@ def chromium_available() -> bool:
     """Whether there is a browser to drive; as root on a Debian system one is installed."""
     if has_chromium():
         return True
-    if os.geteuid() == 0 and shutil.which("apt-get"):
-        say("-- Installing Chromium for the browser tests")
-        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        install = ("apt-get", "install", "-y", "-qq", "--no-install-recommends", "fonts-dejavu-core")
-        subprocess.run(["apt-get", "update", "-qq"], env=quiet)
-        # A release that does not have the first has the second.
-        for package in CHROMIUM_PACKAGES:
-            if subprocess.run([*install, package], env=quiet).returncode == 0:
-                break
+    # A release that does not have the first has the second.
+    for package in CHROMIUM_PACKAGES:
+        if install("Chromium for the browser tests", "fonts-dejavu-core", package):
+            break
     return has_chromium()
+
+
+def postgres_available() -> bool:
+    """Whether there is a PostgreSQL server to start; as root on a Debian system one is installed."""
+    return postgres_programs() is not None or (
+        install("PostgreSQL for the storage tests", "postgresql") and postgres_programs() is not None
+    )
+
+
+def postgres_programs() -> Path | None:
+    """The folder with `initdb` and `postgres`, the newest; None when there is none."""
+    found = shutil.which("initdb")
+    # Debian keeps them off PATH, a folder for each version.
+    folders = [Path(found).resolve().parent] if found else sorted(POSTGRES_DEBIAN.glob("*/bin"), reverse=True)
+    return next((folder for folder in folders if (folder / "initdb").exists() and (folder / "postgres").exists()), None)
+
+
+def install(what: str, *packages: str) -> bool:
+    """Install Debian packages, where that is possible; whether it went well."""
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        return False
+    say(f"-- Installing {what}")
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    subprocess.run(["apt-get", "update", "-qq"], env=quiet)
+    command = ("apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages)
+    return subprocess.run(command, env=quiet).returncode == 0
 
 
 def has_chromium() -> bool:

@@ -26,6 +26,7 @@ from supervisor.config.fields import (
     refuse,
 )
 from supervisor.config.server_settings import ServerSettings, is_loopback
+from supervisor.config.storage_settings import StorageSettings
 from supervisor.config.supervision import SupervisionOverrides, SupervisionSettings, inconsistencies
 
 DEMO_INSTANCE = "demo"
@@ -98,6 +99,7 @@ class Settings(StrictModel):
     server: ServerSettings = Field(default_factory=ServerSettings, description="The web server.")
     models: ModelsSettings = Field(default_factory=ModelsSettings, description="Models on this machine.")
     logging: LoggingSettings = Field(default_factory=LoggingSettings, description="The supervisor's own log.")
+    storage: StorageSettings = Field(default_factory=StorageSettings, description="What is kept, and where.")
     reload_on_change: Flag = Field(False, description="Read the configuration file again whenever it changes.")
     defaults: SupervisionSettings = Field(
         default_factory=SupervisionSettings, description="Figures of supervision for every instance."

@@ -1,0 +1,1 @@
+"""A step a file, named by its number."""

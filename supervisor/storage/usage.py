@@ -1,0 +1,233 @@
+"""Usage records in the database: written so that saying a thing twice changes nothing, and the questions that are asked of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, cast
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection, Dialect, Row
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from supervisor.storage.money import cost_micros
+from supervisor.storage.records import AcceptedRequest, Price, Settlement, TokenSource, TokenUsage, UsageRecord
+from supervisor.storage.tables import usage_records as table
+
+INTERRUPTED = "interrupted"
+RETENTION_BATCH = 5_000
+_COLUMNS = tuple(column.name for column in table.columns)
+_OF_SETTLEMENT = _COLUMNS[_COLUMNS.index("outcome") :]
+
+
+@dataclass(frozen=True, slots=True)
+class UsageFilter:
+    """Which records: accepted from `since_ms` (inclusive) until `until_ms` (exclusive); None: whichever."""
+
+    project: str | None = None
+    key_id: str | None = None
+    model: str | None = None
+    outcome: str | None = None
+    since_ms: int | None = None
+    until_ms: int | None = None
+
+    def clauses(self) -> list[sa.ColumnElement[bool]]:
+        """For WHERE."""
+        wanted = {table.c.project: self.project, table.c.key_id: self.key_id, table.c.outcome: self.outcome}
+        clauses = [column == value for column, value in wanted.items() if value is not None]
+        if self.model is not None:
+            clauses.append(_model_column() == self.model)
+        if self.since_ms is not None:
+            clauses.append(table.c.accepted_at_ms >= self.since_ms)
+        if self.until_ms is not None:
+            clauses.append(table.c.accepted_at_ms < self.until_ms)
+        return clauses
+
+
+@dataclass(frozen=True, slots=True)
+class UsageSum:
+    """Requests and tokens together. `cost_micros` is over the records that have a price; `unpriced` counts the others with tokens."""
+
+    group: tuple[Any, ...]
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    cost_micros: int
+    unpriced: int
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and completion."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+def write(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert rows of `row_of`; of one that is there already, only an open record takes what is new."""
+    if not rows:
+        return
+    # Past SQLAlchemy's handling of each parameter, which costs ten times what the database does with it.
+    statement = _insert_of(connection.dialect)
+    if statement.positional:
+        connection.exec_driver_sql(str(statement), list(rows))
+    else:
+        connection.exec_driver_sql(str(statement), [dict(zip(_COLUMNS, row, strict=True)) for row in rows])
+
+
+@lru_cache(maxsize=2)
+def _insert_of(dialect: Dialect) -> SQLCompiler:
+    insert = (postgresql if dialect.name == "postgresql" else sqlite).insert(table)
+    fresh = {name: insert.excluded[name] for name in _OF_SETTLEMENT}
+    guarded = insert.on_conflict_do_update(index_elements=[table.c.id], set_=fresh, where=table.c.outcome.is_(None))
+    return cast(SQLCompiler, guarded.compile(dialect=dialect))
+
+
+def settle(connection: Connection, settlements: Iterable[Settlement]) -> None:
+    """Settle records that are in the database and still open; the others are left as they are."""
+    rows = [{"record": one.id, **dict(zip(_OF_SETTLEMENT, _settled(one), strict=True))} for one in settlements]
+    if rows:
+        where = (table.c.id == sa.bindparam("record")) & table.c.outcome.is_(None)
+        connection.execute(table.update().where(where), rows)
+
+
+def note(connection: Connection, counts: Mapping[str, int]) -> None:
+    """Note how many tokens open records have so far."""
+    rows = [
+        {"record": key, "completion_tokens": count, "token_source": TokenSource.COUNTED.value}
+        for key, count in counts.items()
+    ]
+    if rows:
+        where = (table.c.id == sa.bindparam("record")) & table.c.outcome.is_(None)
+        connection.execute(table.update().where(where), rows)
+
+
+def reconcile(connection: Connection, now_ms: int) -> int:
+    """Settle what no supervisor is working on any more, as `interrupted`, with the tokens that were noted last; how many there were."""
+    found = connection.execute(sa.select(table).where(table.c.outcome.is_(None))).fetchall()
+    settle(connection, [_interrupted(row, now_ms) for row in found])
+    return len(found)
+
+
+def row_of(request: AcceptedRequest, settlement: Settlement | None, noted_tokens: int = 0) -> tuple[Any, ...]:
+    """A record as a row, in the order of the table's columns; `noted_tokens` are those of one that is still open."""
+    price = request.price
+    return (
+        request.id, request.project, request.key_id, request.endpoint, request.surface, request.stream, request.accepted_at_ms,
+        request.client_request_id, request.batch_id, None if price is None else price.input_micros,
+        None if price is None else price.output_micros, request.reserved_micros, request.reserved_tokens,
+        *(_open(noted_tokens) if settlement is None else _settled(settlement)),
+    )  # fmt: skip
+
+
+def record_of(row: Row[Any]) -> UsageRecord:
+    """A row as a record."""
+    values = row._mapping
+    fields = {name: values[name] for name in AcceptedRequest._fields if name != "price"}
+    request = AcceptedRequest(price=_price(row), **fields)
+    if values["outcome"] is None:
+        return UsageRecord(request, None)
+    usage = TokenUsage(
+        values["prompt_tokens"],
+        values["completion_tokens"],
+        values["cached_tokens"],
+        TokenSource(values["token_source"]),
+    )
+    settled = {name: values[name] for name in Settlement._fields if name != "usage"}
+    return UsageRecord(request, Settlement(usage=usage, **settled))
+
+
+def one(connection: Connection, identity: str) -> UsageRecord | None:
+    """The record of that id: ours, or (the newest) the client's."""
+    own = connection.execute(sa.select(table).where(table.c.id == identity)).first()
+    if own is None:
+        query = sa.select(table).where(table.c.client_request_id == identity).order_by(table.c.accepted_at_ms.desc())
+        own = connection.execute(query.limit(1)).first()
+    return None if own is None else record_of(own)
+
+
+def page(
+    connection: Connection, wanted: UsageFilter, limit: int, before: tuple[int, str] | None = None
+) -> list[UsageRecord]:
+    """At most `limit` records, newest first; `before` is `(accepted_at_ms, id)` of the last one of the page before."""
+    query = sa.select(table).where(*wanted.clauses()).order_by(table.c.accepted_at_ms.desc(), table.c.id.desc())
+    if before is not None:
+        query = query.where(sa.tuple_(table.c.accepted_at_ms, table.c.id) < sa.tuple_(*before))
+    return [record_of(row) for row in connection.execute(query.limit(limit))]
+
+
+def every(connection: Connection, wanted: UsageFilter) -> Iterator[UsageRecord]:
+    """All of them, oldest first, without holding them all."""
+    query = sa.select(table).where(*wanted.clauses()).order_by(table.c.accepted_at_ms, table.c.id)
+    for row in connection.execution_options(yield_per=1_000).execute(query):
+        yield record_of(row)
+
+
+def sums(
+    connection: Connection, wanted: UsageFilter, by: Sequence[str] = (), bucket_ms: int | None = None
+) -> list[UsageSum]:
+    """Settled records added up by any of `project`, `key_id`, `model`, `endpoint`, `outcome`, `batch_id`, and by time in steps of `bucket_ms`.
+
+    `group` holds the values in the order of `by`, after the beginning of the bucket (Unix ms) where there are buckets.
+    """
+    columns: list[sa.ColumnElement[Any]] = [_model_column() if name == "model" else table.c[name] for name in by]
+    if bucket_ms is not None:
+        columns.insert(0, table.c.accepted_at_ms - table.c.accepted_at_ms % bucket_ms)
+    tokens = table.c.prompt_tokens + table.c.completion_tokens
+    figures = (
+        sa.func.count(),
+        *(
+            sa.func.coalesce(sa.func.sum(table.c[name]), 0)
+            for name in ("prompt_tokens", "completion_tokens", "cached_tokens", "cost_micros")
+        ),
+        sa.func.coalesce(sa.func.sum(sa.case((table.c.cost_micros.is_(None) & (tokens > 0), 1), else_=0)), 0),
+    )
+    query = sa.select(*columns, *figures).where(table.c.outcome.is_not(None), *wanted.clauses())
+    if columns:
+        query = query.group_by(*columns).order_by(*columns)
+    width = len(columns)
+    return [UsageSum(tuple(row[:width]), *map(int, row[width:])) for row in connection.execute(query)]
+
+
+def forget(connection: Connection, before_ms: int) -> int:
+    """Delete at most RETENTION_BATCH records accepted before then; how many."""
+    old = (
+        sa.select(table.c.id)
+        .where(table.c.accepted_at_ms < before_ms, table.c.outcome.is_not(None))
+        .limit(RETENTION_BATCH)
+    )
+    return connection.execute(table.delete().where(table.c.id.in_(old))).rowcount
+
+
+def _model_column() -> sa.ColumnElement[Any]:
+    return sa.func.coalesce(table.c.model, table.c.endpoint)
+
+
+def _settled(settlement: Settlement) -> tuple[Any, ...]:
+    usage = settlement.usage
+    return (
+        settlement.outcome, usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.source.value, settlement.cost_micros,
+        settlement.settled_at_ms, settlement.error_code, settlement.model, settlement.instance, settlement.revision, settlement.route_reason,
+        settlement.queued_ms, settlement.first_byte_ms, settlement.total_ms, settlement.energy_millijoules, settlement.co2_micrograms,
+        settlement.energy_method,
+    )  # fmt: skip
+
+
+def _open(noted_tokens: int) -> tuple[Any, ...]:
+    source = TokenSource.COUNTED if noted_tokens else TokenSource.NONE
+    return (None, 0, noted_tokens, 0, source.value, *(None,) * (len(_OF_SETTLEMENT) - 5))
+
+
+def _price(row: Row[Any]) -> Price | None:
+    values = row._mapping
+    if values["price_input_micros"] is None:
+        return None
+    return Price(values["price_input_micros"], values["price_output_micros"])
+
+
+def _interrupted(row: Row[Any], now_ms: int) -> Settlement:
+    values, price = row._mapping, _price(row)
+    usage = TokenUsage(0, values["completion_tokens"], 0, TokenSource(values["token_source"]))
+    cost = None if price is None else cost_micros(usage, price)
+    return Settlement(values["id"], INTERRUPTED, usage, cost, now_ms, error_code="supervisor_killed")

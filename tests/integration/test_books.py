@@ -1,0 +1,403 @@
+"""The books on both databases: what was accepted is there once, with its end, whatever was killed, locked or full meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+import sqlalchemy as sa
+
+from supervisor.clock import SystemClock
+from supervisor.errors import NotFoundError
+from supervisor.storage import holders, usage
+from supervisor.storage.books import Books, StoragePlan
+from supervisor.storage.database import HEAD_REVISION, StorageRefusedError, StorageUnavailableError, open_sqlite
+from supervisor.storage.holders import AlreadyExistsError, Budget, KeyRecord, Limits, Period, Project, Unit
+from supervisor.storage.journal import read_segment, segments
+from supervisor.storage.records import AcceptedRequest, Price, Scope, Settlement, TokenSource, TokenUsage
+from supervisor.storage.usage import UsageFilter
+from tests.fixtures.postgres import Cluster, cluster
+
+pytestmark = pytest.mark.faults
+ROOT = Path(__file__).resolve().parents[2]
+GENEROUS_SECONDS = 30.0
+NOW_MS = int(SystemClock().wall() * 1_000)
+HOUR_MS = 3_600_000
+KILLS = 12
+TRIES = 1_000
+
+Opener = Callable[[], "asyncio.Future[Books]"]
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Cluster]:
+    """One server for the module."""
+    with cluster() as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def plan(request: pytest.FixtureRequest) -> StoragePlan:
+    """An empty database of each kind."""
+    url = request.getfixturevalue("postgres").database() if request.param == "postgresql" else None
+    return StoragePlan(url, sync_seconds=0.01, write_seconds=0.01)
+
+
+@pytest_asyncio.fixture
+async def books(plan: StoragePlan, tmp_path: Path) -> AsyncIterator[Books]:
+    """Open books."""
+    books = await Books.open(plan, tmp_path, SystemClock())
+    yield books
+    await books.close()
+
+
+def accepted(name: str, **fields: object) -> AcceptedRequest:
+    """A request."""
+    given = AcceptedRequest(
+        name, "default", "k1", "demo", "chat", stream=True, accepted_at_ms=NOW_MS, price=Price(1_000_000, 2_000_000)
+    )
+    return given._replace(**fields)  # type: ignore[arg-type]
+
+
+def settled(name: str, tokens: int = 20, **fields: object) -> Settlement:
+    """Its good end."""
+    tokens_used = TokenUsage(10, tokens, 4, TokenSource.ENGINE)
+    given = Settlement(
+        name, "ok", tokens_used, 10 + 2 * tokens, NOW_MS + 5, model="tiny", instance="demo", total_ms=5.0
+    )
+    return given._replace(**fields)  # type: ignore[arg-type]
+
+
+async def test_a_record_comes_back_as_it_was_written(books: Books) -> None:
+    request = accepted("one", client_request_id="theirs", batch_id="b", reserved_micros=7, reserved_tokens=8)
+    end = settled(
+        "one",
+        revision=3,
+        route_reason="asked for",
+        queued_ms=0.5,
+        first_byte_ms=1.5,
+        energy_millijoules=9,
+        energy_method="modelled",
+    )
+    books.accept(request)
+    books.settle(end)
+    for name in ("one", "theirs"):
+        record = await books.query(usage.one, name)
+        assert record is not None
+        assert (record.request, record.settlement) == (request, end)
+    assert await books.query(usage.one, "nobody") is None
+
+
+async def test_saying_it_twice_changes_nothing(books: Books) -> None:
+    for _ in range(2):
+        books.accept(accepted("one"))
+        books.settle(settled("one"))
+        books.settle(settled("one", tokens=99))
+        await books.query(usage.sums, UsageFilter())
+    (total,) = await books.query(usage.sums, UsageFilter())
+    assert (total.requests, total.completion_tokens, total.cost_micros) == (1, 20, 50)
+
+
+async def test_what_ends_in_another_batch_than_it_began_is_one_record(books: Books) -> None:
+    books.accept(accepted("one"))
+    assert (await books.query(usage.page, UsageFilter(), 10))[0].settlement is None
+    books.note("one", 7)
+    await books.query(usage.sums, UsageFilter())
+    books.settle(settled("one"))
+    (record,) = await books.query(usage.page, UsageFilter(), 10)
+    assert record.settlement == settled("one")
+
+
+async def test_sums_by_project_model_and_hour(books: Books) -> None:
+    for number, (project, hours) in enumerate([("a", 0), ("a", 0), ("a", 1), ("b", 1)]):
+        books.accept(accepted(f"r{number}", project=project, accepted_at_ms=NOW_MS + hours * HOUR_MS))
+        books.settle(settled(f"r{number}"))
+    books.accept(accepted("open", project="a"))
+    books.accept(accepted("free", project="b", price=None))
+    books.settle(settled("free", cost_micros=None))
+    by_project = {one.group: one for one in await books.query(usage.sums, UsageFilter(), ("project", "model"))}
+    assert {group: (one.requests, one.cost_micros, one.unpriced) for group, one in by_project.items()} == {
+        ("a", "tiny"): (3, 150, 0), ("b", "tiny"): (2, 50, 1),
+    }  # fmt: skip
+    hourly = await books.query(usage.sums, UsageFilter(project="a"), (), HOUR_MS)
+    assert [one.requests for one in hourly] == [2, 1]
+    assert hourly[1].group[0] - hourly[0].group[0] == HOUR_MS
+    since = UsageFilter(since_ms=NOW_MS + 1, until_ms=NOW_MS + 2 * HOUR_MS, model="tiny", outcome="ok", key_id="k1")
+    assert [one.requests for one in await books.query(usage.sums, since)] == [2]
+
+
+async def test_pages_go_back_in_time_without_gaps(books: Books) -> None:
+    for number in range(25):
+        books.accept(accepted(f"r{number:02}", accepted_at_ms=NOW_MS + number // 3))
+        books.settle(settled(f"r{number:02}"))
+    seen, before = [], None
+    while records := await books.query(usage.page, UsageFilter(), 10, before):
+        seen += [record.request.id for record in records]
+        before = (records[-1].request.accepted_at_ms, records[-1].request.id)
+    assert seen == [f"r{number:02}" for number in reversed(range(25))]
+    everything = await books.query(
+        lambda connection: [record.request.id for record in usage.every(connection, UsageFilter())]
+    )
+    assert everything == seen[::-1]
+
+
+async def test_old_records_are_forgotten(plan: StoragePlan, tmp_path: Path) -> None:
+    books = await Books.open(plan, tmp_path, SystemClock())
+    for name, age_ms in (("old", 3 * 86_400_000), ("young", 0)):
+        books.accept(accepted(name, accepted_at_ms=NOW_MS - age_ms))
+        books.settle(settled(name))
+    await books.close()
+    books = await Books.open(replace(plan, retention_days=2), tmp_path, SystemClock())
+    for _ in range(TRIES):
+        if await books.query(usage.one, "old") is None:
+            break
+        await asyncio.sleep(0.01)
+    assert await books.query(usage.one, "old") is None
+    assert await books.query(usage.one, "young") is not None
+    await books.close()
+
+
+async def test_projects_keys_and_budgets_are_kept(books: Books) -> None:
+    project = Project("team", "The team", NOW_MS, Limits(60, None, 4))
+    key = KeyRecord(
+        "kid", "team", "laptop", "d" * 64, frozenset({Scope.INFERENCE, Scope.READ}), NOW_MS, NOW_MS + 1, None, Limits(1)
+    )
+    budget = Budget("team", Period.DAY, Unit.MICROS, 0)
+    await books.query(holders.add_project, project)
+    with pytest.raises(AlreadyExistsError):
+        await books.query(holders.add_project, project)
+    await books.query(holders.add_key, key)
+    await books.query(holders.set_budget, replace(budget, amount=5))
+    await books.query(holders.set_budget, budget)
+    await books.query(holders.change_project, replace(project, name="Team"))
+    assert await books.query(holders.all_projects) == [replace(project, name="Team")]
+    assert await books.query(holders.all_keys) == [key]
+    assert await books.query(holders.all_budgets) == [budget]
+    for _ in range(2):
+        await books.query(holders.revoke_key, "kid", NOW_MS + 9)
+    assert (await books.query(holders.all_keys))[0].revoked_at_ms == NOW_MS + 9
+    assert await books.query(holders.remove_budget, "team", Period.DAY, Unit.MICROS)
+    assert not await books.query(holders.remove_budget, "team", Period.DAY, Unit.MICROS)
+
+
+async def test_what_names_nothing_is_refused(books: Books) -> None:
+    key = KeyRecord("kid", "nobody", "laptop", "d" * 64, frozenset(Scope), NOW_MS)
+    for call in (
+        books.query(holders.add_key, key),
+        books.query(holders.revoke_key, "kid", NOW_MS),
+        books.query(holders.set_budget, Budget("nobody", Period.DAY, Unit.MICROS, 1)),
+    ):
+        with pytest.raises(NotFoundError):
+            await call
+
+
+WORKER = """
+import itertools, os, sys, asyncio
+from pathlib import Path
+from supervisor.clock import SystemClock
+from supervisor.errors import NotFoundError
+from supervisor.storage.books import Books, StoragePlan
+from tests.integration.test_books import accepted, settled
+
+async def main(folder, url, run):
+    books = await Books.open(StoragePlan(url or None, sync_seconds=0.01, write_seconds=0.01), Path(folder), SystemClock())
+    for number in itertools.count():
+        name = f"{run}-{number}"
+        books.accept(accepted(name))
+        os.write(1, f"a {name}\\n".encode())
+        if number % 3:
+            books.note(name, 5)
+            books.settle(settled(name))
+            os.write(1, f"s {name}\\n".encode())
+        await asyncio.sleep(0)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def run_until_killed(plan: StoragePlan, folder: Path, run: int, told: dict[str, set[str]]) -> None:
+    """A supervisor that is killed in the middle of its work; what it said that it did goes into `told`."""
+    arguments = [sys.executable, "-c", WORKER, str(folder), plan.url or "", str(run)]
+    with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        for line in worker.stdout:
+            kind, _, name = line.strip().partition(" ")
+            told[kind].add(name)
+            if int(name.partition("-")[2]) == 17 * run:
+                os.kill(worker.pid, signal.SIGKILL)
+
+
+async def test_a_kill_loses_and_doubles_nothing(plan: StoragePlan, tmp_path: Path) -> None:
+    told: dict[str, set[str]] = {"a": set(), "s": set()}
+    for run in range(KILLS):
+        await asyncio.to_thread(run_until_killed, plan, tmp_path, run, told)
+    books = await Books.open(plan, tmp_path, SystemClock())
+    records = await books.query(lambda connection: list(usage.every(connection, UsageFilter())))
+    await books.close()
+    names = [record.request.id for record in records]
+    assert len(names) == len(set(names))
+    # The last one of a run may have been accepted without a word.
+    assert told["a"] <= set(names)
+    assert len(names) - len(told["a"]) <= KILLS
+    for record in records:
+        assert record.settlement is not None
+        if record.request.id in told["s"]:
+            assert record.settlement.outcome == "ok"
+        elif int(record.request.id.partition("-")[2]) % 3 == 0:
+            assert record.settlement.outcome == usage.INTERRUPTED
+
+
+async def test_an_interrupted_answer_costs_what_was_noted(plan: StoragePlan, tmp_path: Path) -> None:
+    books = await Books.open(plan, tmp_path, SystemClock())
+    books.accept(accepted("one"))
+    books.note("one", 9)
+    await books.close()
+    books = await Books.open(plan, tmp_path, SystemClock())
+    assert books.reconciled == 1
+    record = await books.query(usage.one, "one")
+    assert record is not None
+    assert record.settlement is not None
+    assert record.settlement.outcome == usage.INTERRUPTED
+    assert (record.settlement.usage.completion_tokens, record.settlement.cost_micros) == (9, 18)
+    await books.close()
+
+
+# Row 56
+
+
+async def test_row_56_a_locked_database_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supervisor.storage.database.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("supervisor.storage.writer.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("supervisor.storage.writer.PENDING_LIMIT", 100)
+    books = await Books.open(StoragePlan(write_seconds=0.01), tmp_path, SystemClock())
+    locker = sqlite3.connect(tmp_path / "llamavisor.db", isolation_level=None)
+    locker.execute("BEGIN IMMEDIATE")
+    for number in range(1_000):
+        books.accept(accepted(f"r{number}"))
+        books.settle(settled(f"r{number}"))
+    monkeypatch.setattr("supervisor.storage.books.FLUSH_SECONDS", 0.2)
+    with pytest.raises(StorageUnavailableError):
+        await books.query(usage.sums, UsageFilter())
+    assert any("database" in fault for fault in books.faults)
+    locker.execute("ROLLBACK")
+    locker.close()
+    monkeypatch.setattr("supervisor.storage.books.FLUSH_SECONDS", GENEROUS_SECONDS)
+    (total,) = await books.query(usage.sums, UsageFilter())
+    assert total.requests == 1_000
+    assert books.faults == []
+    await books.close()
+
+
+async def test_row_56_a_database_that_is_gone_at_the_start_is_said(tmp_path: Path) -> None:
+    with pytest.raises(StorageUnavailableError) as caught:
+        await Books.open(StoragePlan("postgresql://nobody@127.0.0.1:1/none"), tmp_path, SystemClock())
+    assert caught.value.param == "storage.url"
+
+
+# Row 33
+
+
+async def test_row_33_a_full_disk_is_flagged_and_leaves_no_half_line(tmp_path: Path) -> None:
+    books = await Books.open(StoragePlan(write_seconds=0.01), tmp_path, SystemClock())
+    journal = segments(tmp_path / "journal")[-1]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    books.accept(accepted("before"))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (journal.stat().st_size + 40, before[1]))
+    try:
+        books.accept(accepted("during"))
+        assert any("journal" in fault for fault in books.faults)
+        size = journal.stat().st_size
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert journal.read_bytes().endswith(b"\n")
+    books.accept(accepted("after"))
+    assert journal.stat().st_size > size
+    assert [getattr(entry, "id", None) for entry in read_segment(journal)] == ["before", "after"]
+    # From memory, the one that the journal could not take is in the database all the same.
+    assert await books.query(usage.one, "during") is not None
+    assert books.faults == []
+    await books.close()
+
+
+# Row 57
+
+
+@pytest.mark.parametrize("damage", ["not a database", "torn", "newer", "half made"])
+async def test_row_57_a_database_that_cannot_be_trusted_is_refused_and_left_alone(tmp_path: Path, damage: str) -> None:
+    open_sqlite(tmp_path).dispose()
+    path = tmp_path / "llamavisor.db"
+    if damage == "not a database":
+        path.write_bytes(b"x" * 5_000)
+    elif damage == "torn":
+        data = bytearray(path.read_bytes())
+        data[4_096:12_000] = b"\xff" * (12_000 - 4_096)
+        path.write_bytes(data)
+    else:
+        connection = sqlite3.connect(path)
+        connection.execute(
+            "UPDATE alembic_version SET version_num = '9999'" if damage == "newer" else "DELETE FROM alembic_version"
+        )
+        connection.commit()
+        connection.close()
+    content = path.read_bytes()
+    with pytest.raises(StorageRefusedError) as caught:
+        await Books.open(StoragePlan(), tmp_path, SystemClock())
+    assert "Nothing was changed" in str(caught.value)
+    assert path.read_bytes() == content
+
+
+async def test_row_57_a_migration_that_is_interrupted_leaves_the_original(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    books = await Books.open(StoragePlan(), tmp_path, SystemClock())
+    books.accept(accepted("one"))
+    books.settle(settled("one"))
+    await books.close()
+    monkeypatch.setattr("supervisor.storage.database.HEAD_REVISION", "0002")
+
+    def interrupted(connection: sa.Connection) -> None:
+        connection.execute(sa.text("DROP TABLE usage_records"))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("supervisor.storage.database._migrate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            open_sqlite(tmp_path)
+    assert (tmp_path / "llamavisor.db.bak-0001").exists()
+    monkeypatch.undo()
+    books = await Books.open(StoragePlan(), tmp_path, SystemClock())
+    assert await books.query(usage.one, "one") is not None
+    await books.close()
+
+
+def test_the_migrations_lead_to_the_tables_as_they_are_used(tmp_path: Path) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.config import Config
+    from alembic.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    from supervisor.storage import database
+    from supervisor.storage.tables import metadata
+
+    engine = open_sqlite(tmp_path)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()
+    config = Config()
+    config.set_main_option("script_location", str(Path(database.__file__).parent / "migrations"))
+    assert ScriptDirectory.from_config(config).get_current_head() == HEAD_REVISION
+
+
+def test_files_are_for_the_owner_alone(tmp_path: Path) -> None:
+    open_sqlite(tmp_path).dispose()
+    assert (tmp_path / "llamavisor.db").stat().st_mode & 0o077 == 0
