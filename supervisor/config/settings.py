@@ -25,6 +25,7 @@ from supervisor.config.fields import (
     Text,
     refuse,
 )
+from supervisor.config.gateway_settings import GatewaySettings
 from supervisor.config.server_settings import ServerSettings, is_loopback
 from supervisor.config.storage_settings import StorageSettings
 from supervisor.config.supervision import SupervisionOverrides, SupervisionSettings, inconsistencies
@@ -74,6 +75,10 @@ class InstanceSettings(StrictModel):
     supervision: SupervisionOverrides = Field(
         default_factory=SupervisionOverrides, description="Figures of this instance that differ from `defaults`."
     )
+    max_in_flight: Count | None = Field(
+        None,
+        description="Requests passed to the engine at once; left out, `gateway.in_flight_per_slot` times its slots.",
+    )
     log_file_bytes: Bytes = Field(8 * 1024**2, description="Size at which the instance's log file is rotated.")
     log_files: Count = Field(3, description="Log files kept, the current one included.")
     log_ring_lines: Lines = Field(2000, description="Last lines of output kept in memory.")
@@ -99,6 +104,7 @@ class Settings(StrictModel):
     server: ServerSettings = Field(default_factory=ServerSettings, description="The web server.")
     models: ModelsSettings = Field(default_factory=ModelsSettings, description="Models on this machine.")
     logging: LoggingSettings = Field(default_factory=LoggingSettings, description="The supervisor's own log.")
+    gateway: GatewaySettings = Field(default_factory=GatewaySettings, description="The way of a request to its engine.")
     storage: StorageSettings = Field(default_factory=StorageSettings, description="What is kept, and where.")
     reload_on_change: Flag = Field(False, description="Read the configuration file again whenever it changes.")
     defaults: SupervisionSettings = Field(

@@ -57,6 +57,10 @@ class Fleet:
         """All instances, in the order of the configuration."""
         return list(self._instances.values())
 
+    def find(self, name: str) -> Instance | None:
+        """The instance of that name, if there is one."""
+        return self._instances.get(name)
+
     def get(self, name: str) -> Instance:
         """The instance of that name; `InstanceNotFoundError` with the nearest name."""
         try:

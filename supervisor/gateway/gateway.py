@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -10,11 +11,14 @@ from supervisor.clock import Clock
 from supervisor.config.settings import Settings
 from supervisor.errors import NotAvailableError
 from supervisor.fleet.fleet import Fleet
+from supervisor.gateway.accounting.callers import ANYONE, Caller
+from supervisor.gateway.admission.admission import Admission, Place, Waiting
+from supervisor.gateway.admission.loads import Loads, NoLoads
+from supervisor.gateway.admission.places import Places
 from supervisor.gateway.calls import Call
 from supervisor.gateway.exchange import Answer, Exchange
 from supervisor.gateway.resolve import (
     Candidate,
-    check_ready,
     check_speaks_openai,
     choose,
     configured_id,
@@ -22,20 +26,21 @@ from supervisor.gateway.resolve import (
     speaks_openai,
 )
 from supervisor.gateway.silence import Watchman
-from supervisor.gateway.traffic import Record, TrafficStats
+from supervisor.gateway.traffic import Outcome, TrafficStats
 from supervisor.gateway.upstream import Upstreams
 from supervisor.process.instance import Instance
 from supervisor.process.states import State
 
 OWNER = "llamavisor"
 LAST_WORDS_SECONDS = 1.0
+# What an instance is blamed for.
+FAILURES = frozenset({Outcome.ENGINE_DIED, Outcome.CUT, Outcome.TIMEOUT})
 
 
 class Gateway:
-    """See the module. `traffic` holds the figures. All methods are for the loop's thread."""
+    """See the module. `traffic` holds the figures, `admission` the waiting lines. All methods are for the loop's thread."""
 
-    def __init__(self, fleet: Fleet, settings: Settings, clock: Clock) -> None:
-        self.traffic = TrafficStats(clock)
+    def __init__(self, fleet: Fleet, settings: Settings, clock: Clock, loads: Loads | None = None) -> None:
         self._fleet = fleet
         self._clock = clock
         self._upstreams = Upstreams()
@@ -43,6 +48,8 @@ class Gateway:
         # An adopted server is known by its models only while it is there; who asks for one meanwhile means this instance all the same.
         self._served: dict[str, frozenset[str]] = {}
         self._active = 0
+        self.admission = Admission(settings.gateway, clock, loads or NoLoads())
+        self.traffic = TrafficStats(clock, self.admission.waiting_for)
         self._exchanges: set[Exchange] = set()
         self._is_closed = False
         self._idle = asyncio.Event()
@@ -55,35 +62,40 @@ class Gateway:
 
     def retune(self, settings: Settings) -> None:
         """Take new settings, for requests from now on."""
+        self.admission.retune(settings.gateway)
         self._watchman.limit_seconds = settings.server.upstream_idle_seconds
         self._served = {name: ids for name, ids in self._served.items() if name in settings.instances}
 
-    def resolve(self, model: str | None) -> Instance:
-        """The instance that `model` means: an instance's name, or the id of a model (of those that serve it, a ready one). None: the default.
+    def resolve(self, model: str | None) -> list[Instance]:
+        """The instances that `model` means, in the order of the configuration: the one of that name, or all that serve a model of that id.
 
-        `ModelNotFoundError` with the nearest name; `InstanceNotFoundError` when there is no instance at all.
+        None means the default. `ModelNotFoundError` with the nearest name; `InstanceNotFoundError` when there is no instance at all.
         """
         if model is None:
-            return self._fleet.default
+            return [self._fleet.default]
         # Most requests name an instance: they need not pay for a look at every model.
-        for instance in self._fleet.instances():
-            if instance.name == model:
-                return instance
-        return self._fleet.get(choose(model, self._candidates()))
+        named = self._fleet.find(model)
+        if named is not None:
+            return [named]
+        return [self._fleet.get(name) for name in choose(model, self._candidates())]
 
-    def require_ready(self, instance: Instance) -> None:
-        """Raise NotAvailableError (503, with the reason and when to come back) unless the instance can serve now."""
-        if self._is_closed:
-            raise NotAvailableError("The server is shutting down.", code="shutting_down")
-        check_ready(instance.snapshot(), self._clock.wall())
+    def exchange(
+        self,
+        call: Call,
+        caller: Caller = ANYONE,
+        *,
+        on_wait: Callable[[Waiting], None] | None = None,
+        is_batch: bool = False,
+    ) -> Passage:
+        """See a request through, from its place at an instance to its outcome. Leaving early, for whatever reason, ends it at the engine too.
 
-    def exchange(self, call: Call) -> Passage:
-        """See a request through, from its instance to its outcome. Leaving early, for whatever reason, closes the connection to the engine."""
-        return Passage(self, call)
+        `on_wait` is told while it waits for a place or for a model; see `Admission.place`, which also says what is refused.
+        """
+        return Passage(self, call, caller, on_wait, is_batch)
 
-    async def ask(self, call: Call) -> Answer:
+    async def ask(self, call: Call, caller: Caller = ANYONE, *, is_batch: bool = False) -> Answer:
         """The whole answer to a call that asks for no stream, for surfaces that make something else of it; errors as `Exchange.answer`."""
-        async with self.exchange(call) as exchange:
+        async with self.exchange(call, caller, is_batch=is_batch) as exchange:
             return await exchange.answer()
 
     def models(self) -> list[dict[str, Any]]:
@@ -117,18 +129,17 @@ class Gateway:
     async def close(self) -> None:
         """Take no more requests, cut those on their way (each is told so), and close every connection; idempotent."""
         self._is_closed = True
+        over = NotAvailableError("The server shut down before the answer was complete.", code="shutting_down")
+        self.admission.refuse_all(over)
         for exchange in tuple(self._exchanges):
-            exchange.cut(
-                NotAvailableError("The server shut down before the answer was complete.", code="shutting_down")
-            )
+            exchange.cut(over)
         await self.wait_idle(LAST_WORDS_SECONDS)
         self._watchman.close()
         self._upstreams.close()
 
     def _candidates(self) -> list[Candidate]:
         return [
-            Candidate(instance.name, self._ids_of(instance), instance.state, instance.requests_active)
-            for instance in self._fleet.instances()
+            Candidate(instance.name, self._ids_of(instance), instance.state) for instance in self._fleet.instances()
         ]
 
     def _ids_of(self, instance: Instance) -> frozenset[str]:
@@ -141,56 +152,101 @@ class Gateway:
 
     # For passages
 
-    def enter(self, call: Call) -> Exchange:
-        """Let a request in; errors as `resolve` and `require_ready`. Pair it with `leave`."""
-        instance = self.resolve(call.model)
-        check_speaks_openai(instance.name, self._fleet.settings_of(instance.name))
-        record = self.traffic.begin(instance.name)
+    def place_at_once(self, call: Call) -> tuple[list[Places], Place | None]:
+        """The places at which a call can be served, and one of them if there is one free and nobody waits for it."""
+        if self._is_closed:
+            raise NotAvailableError("The server is shutting down.", code="shutting_down")
+        places = []
+        for instance in self.resolve(call.model):
+            settings = self._fleet.settings_of(instance.name)
+            check_speaks_openai(instance.name, settings)
+            places.append(self.admission.places_of(instance, settings))
+        return places, self.admission.try_place(places)
+
+    async def wait_for_place(
+        self, places: Sequence[Places], caller: Caller, on_wait: Callable[[Waiting], None] | None, is_batch: bool
+    ) -> Place:
+        """A place, in turn; see `Admission.place`."""
+        return await self.admission.place(places, caller, is_batch=is_batch, on_wait=on_wait)
+
+    def began(self) -> float:
+        """A request is on its way; pair it with `ended`. The time, monotonic seconds."""
         self._active += 1
         self._idle.clear()
+        return self._clock.monotonic()
+
+    def ended(self) -> None:
+        """It is not any more."""
+        self._active -= 1
+        if not self._active:
+            self._idle.set()
+
+    def open(self, call: Call, place: Place, started_at: float) -> Exchange:
+        """The exchange at a place; pair it with `close_exchange`."""
+        instance = place.instance
         try:
-            if instance.state is not State.READY or self._is_closed:
-                self.require_ready(instance)
             upstream = self._upstreams.to(instance)
-        except BaseException as error:
-            self._ended(record, error)
+        except BaseException:
+            self.admission.leave(place, failed=False)
             raise
+        record = self.traffic.begin(instance.name, started_at)
         instance.traffic.active += 1
         exchange = Exchange(call, upstream, record, instance.traffic, self._watchman, self._clock)
         self._exchanges.add(exchange)
         return exchange
 
-    def leave(self, exchange: Exchange, error: BaseException | None) -> None:
+    def close_exchange(self, exchange: Exchange, place: Place, error: BaseException | None) -> None:
         """It is over; `error` is what ended it, if anything did."""
         self._exchanges.discard(exchange)
         exchange.close()
         exchange.pulse.active -= 1
-        self._ended(exchange.record, error)
-
-    def _ended(self, record: Record, error: BaseException | None) -> None:
-        record.end(error)
-        self._active -= 1
-        if not self._active:
-            self._idle.set()
+        exchange.record.end(error)
+        self.admission.leave(place, failed=exchange.record.outcome in FAILURES)
 
 
 class Passage:
     """An exchange for the length of an `async with`."""
 
-    __slots__ = ("_call", "_exchange", "_gateway")
+    __slots__ = ("_call", "_caller", "_exchange", "_gateway", "_is_batch", "_on_wait", "_place")
 
-    def __init__(self, gateway: Gateway, call: Call) -> None:
+    def __init__(
+        self, gateway: Gateway, call: Call, caller: Caller, on_wait: Callable[[Waiting], None] | None, is_batch: bool
+    ) -> None:
         self._gateway = gateway
         self._call = call
+        self._caller = caller
+        self._on_wait = on_wait
+        self._is_batch = is_batch
+        self._place: Place
+        self._exchange: Exchange
 
     async def __aenter__(self) -> Exchange:
-        self._exchange = self._gateway.enter(self._call)
+        gateway = self._gateway
+        started_at = gateway.began()
+        try:
+            self._place = await self._placed(started_at)
+            self._exchange = gateway.open(self._call, self._place, started_at)
+        except BaseException:
+            gateway.ended()
+            raise
         return self._exchange
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._gateway.leave(self._exchange, error)
+        self._gateway.close_exchange(self._exchange, self._place, error)
+        self._gateway.ended()
+
+    async def _placed(self, started_at: float) -> Place:
+        gateway = self._gateway
+        places, place = gateway.place_at_once(self._call)
+        if place is not None:
+            return place
+        try:
+            return await gateway.wait_for_place(places, self._caller, self._on_wait, self._is_batch)
+        except BaseException as error:
+            gateway.traffic.begin(places[0].instance.name, started_at).end(error)
+            raise
 
 
 def _model_object(name: str, created: int) -> dict[str, Any]:

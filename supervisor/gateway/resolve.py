@@ -18,7 +18,6 @@ RETRY_SOON_SECONDS = 1.0
 RETRY_LATER_SECONDS = 5.0
 # A small model is there within this time; who waits longer may as well ask less often.
 SOON_UPTIME_SECONDS = 10.0
-_ORDER = (State.READY, State.STARTING, State.CRASHED, State.STOPPING, State.INITIAL, State.ERROR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +27,19 @@ class Candidate:
     name: str
     ids: frozenset[str]
     state: State
-    active: int = 0
 
 
-def choose(model: str, candidates: Sequence[Candidate]) -> str:
-    """The name of the instance that `model` means: the one of that name, else of those that serve it the readiest, then the least busy.
+def choose(model: str, candidates: Sequence[Candidate]) -> list[str]:
+    """The names of the instances that `model` means: the one of that name, else all that serve it.
 
     `ModelNotFoundError` with the nearest name when there is none.
     """
     if any(candidate.name == model for candidate in candidates):
-        return model
-    serving = [candidate for candidate in candidates if model in candidate.ids]
-    if serving:
-        return min(serving, key=lambda candidate: (_ORDER.index(candidate.state), candidate.active)).name
-    raise not_found(model, candidates)
+        return [model]
+    serving = [candidate.name for candidate in candidates if model in candidate.ids]
+    if not serving:
+        raise not_found(model, candidates)
+    return serving
 
 
 def not_found(model: str, candidates: Iterable[Candidate]) -> ModelNotFoundError:

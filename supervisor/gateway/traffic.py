@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -38,7 +38,7 @@ class TrafficFigures:
     """The figures of one instance or of several together.
 
     `tokens_*` are generated tokens: since the start, and per second over the last 10 s. `average_response_ms` is over the complete answers of the
-    last 60 s, 0.0 when there were none. `queued` requests wait for a place (none do yet: who cannot be served is refused).
+    last 60 s, 0.0 when there were none. `queued` requests wait for a place, or for the model.
     """
 
     requests_total: int
@@ -47,7 +47,7 @@ class TrafficFigures:
     tokens_per_second: float
     average_response_ms: float
     active: int
-    queued: int = 0
+    queued: int
 
 
 class Window:
@@ -92,12 +92,12 @@ class Record:
 
     __slots__ = ("_clock", "_counts", "_tokens", "outcome", "started_at")
 
-    def __init__(self, counts: _Counts, clock: Clock) -> None:
+    def __init__(self, counts: _Counts, clock: Clock, started_at: float | None) -> None:
         self._counts = counts
         self._clock = clock
         self._tokens = 0
         self.outcome: Outcome | None = None
-        self.started_at = clock.monotonic()
+        self.started_at = clock.monotonic() if started_at is None else started_at
 
     @property
     def milliseconds(self) -> float:
@@ -127,23 +127,24 @@ class Record:
 
 
 class TrafficStats:
-    """The counts of every instance, by its name."""
+    """The counts of every instance, by its name. `waiting_for` tells how many requests wait for one."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, waiting_for: Callable[[str], int] = lambda instance: 0) -> None:
         self._clock = clock
+        self._waiting_for = waiting_for
         self._counts: dict[str, _Counts] = {}
 
-    def begin(self, instance: str) -> Record:
-        """Count one request from now until its `end`."""
+    def begin(self, instance: str, started_at: float | None = None) -> Record:
+        """Count one request until its `end`; `started_at` (monotonic seconds) if it began before now."""
         counts = self._counts.get(instance)
         if counts is None:
             counts = self._counts[instance] = _Counts()
         counts.active += 1
-        return Record(counts, self._clock)
+        return Record(counts, self._clock, started_at)
 
     def figures(self, instances: Iterable[str]) -> TrafficFigures:
         """The figures of these instances together; names that are not known have had no traffic."""
-        now = self._clock.monotonic()
+        now, instances = self._clock.monotonic(), list(instances)
         chosen = [self._counts[name] for name in instances if name in self._counts]
         outcomes: Counter[Outcome] = sum((counts.outcomes for counts in chosen), Counter())
         spent, answers = (
@@ -156,6 +157,7 @@ class TrafficStats:
             tokens_per_second=sum(max(0.0, counts.tokens.read(now)[0]) for counts in chosen) / TOKEN_WINDOW_SECONDS,
             average_response_ms=round(spent / answers, 3) if answers else 0.0,
             active=sum(counts.active for counts in chosen),
+            queued=sum(map(self._waiting_for, instances)),
         )
 
 

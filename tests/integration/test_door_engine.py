@@ -212,7 +212,7 @@ async def test_draining_lets_streams_finish_and_takes_no_more(door: Door) -> Non
 
 
 async def test_many_at_once_all_get_their_own_answer(door: Door) -> None:
-    await door.open({"one": misbehaving(door.house.model, knobs={"parallel": 8})})
+    await door.open({"one": misbehaving(door.house.model, knobs={"parallel": 8})}, gateway={"queue_seconds": 60.0})
     bodies = [{**(STREAM if number % 2 else HELLO), "user": str(number)} for number in range(60)]
     answers = await asyncio.gather(*(door.stream(body) if body.get("stream") else door.ask(body) for body in bodies))
     assert len(answers) == len(bodies)

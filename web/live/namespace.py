@@ -148,7 +148,7 @@ class StatusNamespace(socketio.AsyncNamespace):  # type: ignore[misc]
         return self._supervisor.fleet.get(_text(payload, "instance"))
 
     def _model_instance(self, payload: Payload) -> Instance:
-        return self._supervisor.gateway.resolve(_text(payload, "modelId"))
+        return self._supervisor.gateway.resolve(_text(payload, "modelId"))[0]
 
 
 def _payload(event: str, values: list[Any]) -> Payload:

@@ -1,0 +1,1 @@
+"""Who is served next, by which instance, and who has to wait."""

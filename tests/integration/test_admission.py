@@ -1,0 +1,245 @@
+"""Waiting at the door, with real engines: in turn, bounded, told of it, and never in vain without a word."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from supervisor.errors import LlamavisorError, NotAvailableError
+from supervisor.gateway.accounting.callers import Caller
+from supervisor.gateway.admission.admission import QueueDeadlineError, QueueFullError, Waiting
+from supervisor.gateway.calls import CHAT, Call
+from supervisor.gateway.gateway import Gateway
+from supervisor.process.states import State
+from tests.fixtures.door import HELLO, Door
+from tests.fixtures.house import misbehaving
+from tests.fixtures.nursery import until
+
+pytestmark = pytest.mark.faults
+GENEROUS_SECONDS = 30.0
+TRIES = 100_000
+SLOW = {"token_interval_seconds": 0.02, "token_count": 10}
+ENDLESS = {"token_interval_seconds": 0.05, "token_count": 100_000}
+
+
+@pytest_asyncio.fixture
+async def door(tmp_path: Path) -> AsyncIterator[Door]:
+    """Not open yet."""
+    door = Door(tmp_path)
+    yield door
+    await door.close()
+
+
+async def open_with(
+    door: Door, knobs: dict[str, Any], *, supervision: dict[str, Any] | None = None, **gateway: Any
+) -> Gateway:
+    """One engine with one place."""
+    instance = {**misbehaving(door.house.model, knobs=knobs, supervision=supervision or {}), "max_in_flight": 1}
+    await door.open({"one": instance}, gateway={"queue_seconds": GENEROUS_SECONDS, **gateway})
+    return door.house.supervisor.gateway
+
+
+def call(**fields: Any) -> Call:
+    """A request."""
+    document = {**HELLO, **fields}
+    return Call(CHAT, json.dumps(document).encode(), document, {"Content-Type": "application/json"})
+
+
+async def hold(gateway: Gateway, begun: asyncio.Event) -> None:
+    """Take the place, and keep it until cancelled."""
+    async with gateway.exchange(call()):
+        begun.set()
+        await asyncio.Event().wait()
+
+
+async def taken(gateway: Gateway) -> asyncio.Task[None]:
+    """Somebody who has the one place."""
+    begun = asyncio.Event()
+    task = asyncio.create_task(hold(gateway, begun))
+    await asyncio.wait_for(begun.wait(), GENEROUS_SECONDS)
+    return task
+
+
+async def let_go(task: asyncio.Task[Any]) -> None:
+    """End it."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def waiting(gateway: Gateway, count: int) -> None:
+    """Wait until so many wait."""
+    await until(lambda: gateway.admission.waiting == count, f"{count} to wait")
+
+
+async def test_no_more_than_the_places_are_at_the_engine_and_all_are_served(door: Door) -> None:
+    gateway = await open_with(door, SLOW)
+    seen: list[int] = []
+
+    async def look() -> None:
+        while True:
+            seen.append((await door.at_engine("one", "/_control"))["processing"])
+
+    looking = asyncio.create_task(look())
+    answers = await asyncio.gather(*(gateway.ask(call()) for _ in range(12)))
+    await let_go(looking)
+    assert [answer.status for answer in answers] == [200] * 12
+    assert max(seen) == 1
+    assert door.outcomes("one") == {"ok": 12}
+
+
+async def test_projects_take_turns_at_a_busy_engine(door: Door) -> None:
+    gateway = await open_with(door, SLOW)
+    holder = await taken(gateway)
+    served: list[str] = []
+
+    async def ask(project: str) -> None:
+        async with gateway.exchange(call(), Caller(project)):
+            served.append(project)
+
+    flood = [asyncio.create_task(ask("flood")) for _ in range(6)]
+    await waiting(gateway, 6)
+    small = [asyncio.create_task(ask("small")) for _ in range(2)]
+    await waiting(gateway, 8)
+    await let_go(holder)
+    await asyncio.gather(*flood, *small)
+    assert served[:4] == ["flood", "small", "flood", "small"]
+
+
+async def test_one_that_waits_is_told_its_position_and_when_it_changes(door: Door) -> None:
+    gateway = await open_with(door, SLOW, comment_seconds=0.05)
+    holder = await taken(gateway)
+    told: list[Waiting] = []
+
+    async def ask(on_wait: Any = None) -> None:
+        async with gateway.exchange(call(), on_wait=on_wait):
+            pass
+
+    first = asyncio.create_task(ask())
+    await waiting(gateway, 1)
+    second = asyncio.create_task(ask(told.append))
+    await until(lambda: len(told) > 1, "to be told again")
+    assert {one.position for one in told} == {2}
+    assert told[0].state is State.READY
+    assert told[0].estimate_seconds > 0
+    await let_go(first)
+    await until(lambda: told[-1].position == 1, "to have moved up")
+    await let_go(holder)
+    await second
+
+
+async def test_the_line_is_bounded_and_one_key_has_half_of_it(door: Door) -> None:
+    gateway = await open_with(door, SLOW, queue_limit=4)
+    holder = await taken(gateway)
+    tasks = [asyncio.create_task(gateway.ask(call(), Caller("greedy"))) for _ in range(2)]
+    await waiting(gateway, 2)
+    with pytest.raises(QueueFullError) as refusal:
+        await gateway.ask(call(), Caller("greedy"))
+    assert "of this key" in str(refusal.value)
+    assert refusal.value.retry_after_seconds is not None
+    tasks += [asyncio.create_task(gateway.ask(call(), Caller(f"other {number}"))) for number in range(2)]
+    await waiting(gateway, 4)
+    with pytest.raises(QueueFullError):
+        await gateway.ask(call(), Caller("late"))
+    await let_go(holder)
+    assert [answer.status for answer in await asyncio.gather(*tasks)] == [200] * 4
+
+
+async def test_waiting_has_a_deadline(door: Door) -> None:
+    gateway = await open_with(door, SLOW, queue_seconds=0.1)
+    holder = await taken(gateway)
+    with pytest.raises(QueueDeadlineError):
+        await gateway.ask(call())
+    assert gateway.admission.waiting == 0
+    await let_go(holder)
+
+
+async def test_row_41_who_leaves_the_line_leaves_no_trace(door: Door) -> None:
+    gateway = await open_with(door, SLOW)
+    holder = await taken(gateway)
+    tasks = [asyncio.create_task(gateway.ask(call())) for _ in range(5)]
+    await waiting(gateway, 5)
+    for task in tasks[:4]:
+        await let_go(task)
+    assert gateway.admission.waiting == 1
+    await let_go(holder)
+    assert (await tasks[4]).status == 200
+    assert (await gateway.ask(call())).status == 200
+
+
+async def test_who_leaves_in_the_moment_of_its_turn_gives_the_place_to_the_next(door: Door) -> None:
+    gateway = await open_with(door, SLOW)
+    holder = await taken(gateway)
+    first, second = (asyncio.create_task(gateway.ask(call())) for _ in range(2))
+    await waiting(gateway, 2)
+    holder.cancel()
+    for _ in range(TRIES):
+        # Given a place, but not awake yet: out of the line, and still counted as waiting.
+        if gateway.admission.waiting_for("one") == 1:
+            break
+        await asyncio.sleep(0)
+    assert gateway.admission.waiting == 2
+    await let_go(first)
+    assert (await asyncio.wait_for(second, GENEROUS_SECONDS)).status == 200
+
+
+async def test_a_crash_does_not_send_those_away_who_wait(door: Door) -> None:
+    gateway = await open_with(door, ENDLESS, supervision={"retry_base_seconds": 0.05})
+    holder = await taken(gateway)
+    states: list[State] = []
+
+    async def ask() -> None:
+        async with gateway.exchange(call(), on_wait=lambda told: states.append(told.state)):
+            pass
+
+    tasks = [asyncio.create_task(ask()) for _ in range(20)]
+    await waiting(gateway, 20)
+    pid = door.house["one"].snapshot().pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    await door.house.reach("one", State.CRASHED)
+    await let_go(holder)
+    await asyncio.gather(*tasks)
+    assert gateway.admission.waiting == 0
+
+
+async def test_row_55_a_stop_tells_all_who_wait(door: Door) -> None:
+    gateway = await open_with(door, ENDLESS)
+    holder = await taken(gateway)
+    tasks = [asyncio.create_task(gateway.ask(call())) for _ in range(5)]
+    await waiting(gateway, 5)
+    await door.house["one"].stop()
+    outcomes = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), GENEROUS_SECONDS)
+    assert all(isinstance(outcome, NotAvailableError) for outcome in outcomes)
+    await let_go(holder)
+
+
+async def test_row_03_a_load_that_fails_for_good_is_told_to_each_who_waits_once(door: Door) -> None:
+    gateway = await open_with(door, SLOW)
+    await door.house["one"].stop()
+    await door.house.reach("one", State.INITIAL)
+    (door.house.data_folder / "gone").touch()
+    door.house.model.rename(door.house.model.with_suffix(".away"))
+    tasks = [asyncio.create_task(gateway.ask(call())) for _ in range(3)]
+    outcomes = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), GENEROUS_SECONDS)
+    assert all(isinstance(outcome, LlamavisorError) for outcome in outcomes)
+    assert gateway.admission.waiting == 0
+
+
+async def test_two_that_serve_one_model_share_its_requests(door: Door) -> None:
+    instances = {name: {**misbehaving(door.house.model, knobs=SLOW), "max_in_flight": 1} for name in ("one", "two")}
+    await door.open(instances, gateway={"queue_seconds": GENEROUS_SECONDS})
+    gateway = door.house.supervisor.gateway
+    model = door.house["one"].models[0]["id"]
+    answers = await asyncio.gather(*(gateway.ask(call(model=model)) for _ in range(8)))
+    assert [answer.status for answer in answers] == [200] * 8
+    counts = {name: door.outcomes(name)["ok"] for name in instances}
+    assert min(counts.values()) >= 2
+    assert sum(counts.values()) == 8

@@ -1,0 +1,76 @@
+"""Which instance gets a request: as tables, with instances that only have a state."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from supervisor.config.settings import InstanceSettings
+from supervisor.gateway.admission.places import (
+    EJECTION_LIMIT_SECONDS,
+    EJECTION_SECONDS,
+    FAILURES_BEFORE_EJECTION,
+    UNKNOWN_LIMIT,
+    Places,
+    choose,
+    in_flight_limit,
+)
+from supervisor.process.states import State
+
+NOW = 100.0
+
+
+def places(taken: int = 0, state: State = State.READY, *, limit: int = 4, ejected_until: float = 0.0) -> Places:
+    """The places of an instance in that state."""
+    instance: Any = SimpleNamespace(state=state, requests_active=taken)
+    return Places(instance, limit, taken, ejected_until=ejected_until)
+
+
+@pytest.mark.parametrize(
+    ("candidates", "chosen"),
+    [
+        ([places(2), places(1), places(3)], 1),
+        ([places(4), places(3)], 1),
+        ([places(0, State.STARTING), places(3)], 1),
+        ([places(0, ejected_until=NOW + 1), places(3)], 1),
+        ([places(0, ejected_until=NOW - 1), places(3)], 0),
+        ([places(0, ejected_until=NOW + 1)], 0),
+        ([places(0, ejected_until=NOW + 1), places(4)], 0),
+        ([places(2, ejected_until=NOW + 1), places(1, ejected_until=NOW + 1)], 1),
+        ([places(4), places(0, State.CRASHED)], None),
+        ([], None),
+    ],
+)
+def test_the_free_one_with_the_fewest_requests_is_chosen(candidates: list[Places], chosen: int | None) -> None:
+    assert choose(candidates, NOW) is (None if chosen is None else candidates[chosen])
+
+
+def test_failures_in_a_row_eject_for_longer_each_time_and_a_success_forgives() -> None:
+    one = places()
+    for _ in range(FAILURES_BEFORE_EJECTION - 1):
+        one.note(NOW, failed=True)
+    assert one.ejected_until <= NOW
+    for doubling in range(3):
+        one.note(NOW, failed=True)
+        assert one.ejected_until == NOW + EJECTION_SECONDS * 2**doubling
+    for _ in range(50):
+        one.note(NOW, failed=True)
+    assert one.ejected_until == NOW + EJECTION_LIMIT_SECONDS
+    one.note(NOW, failed=False)
+    assert one.failures == 0
+
+
+@pytest.mark.parametrize(
+    ("instance", "limit"),
+    [
+        ({"model": "demo"}, 8),
+        ({"model": "demo", "engine": {"kind": "embedded", "parallel": 2}}, 4),
+        ({"model": "demo", "engine": {"kind": "embedded", "parallel": 2}, "max_in_flight": 1}, 1),
+        ({"engine": {"kind": "vllm"}, "model": "a/b"}, UNKNOWN_LIMIT),
+        ({"engine": {"kind": "command", "argv": ["x", "${PORT}"]}}, UNKNOWN_LIMIT),
+    ],
+)
+def test_twice_the_slots_are_in_flight(instance: dict[str, Any], limit: int) -> None:
+    assert in_flight_limit(InstanceSettings.model_validate(instance), 2) == limit
