@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import pytest_asyncio
 
@@ -19,7 +20,7 @@ from supervisor.gateway.admission.admission import QueueDeadlineError, QueueFull
 from supervisor.gateway.calls import CHAT, Call
 from supervisor.gateway.gateway import Gateway
 from supervisor.process.states import State
-from tests.fixtures.door import HELLO, Door
+from tests.fixtures.door import HELLO, STREAM, Door, events
 from tests.fixtures.house import misbehaving
 from tests.fixtures.nursery import until
 
@@ -243,3 +244,69 @@ async def test_two_that_serve_one_model_share_its_requests(door: Door) -> None:
     counts = {name: door.outcomes(name)["ok"] for name in instances}
     assert min(counts.values()) >= 2
     assert sum(counts.values()) == 8
+
+
+# What a waiting stream says
+
+
+WAITS: dict[str, Any] = {"status_open_seconds": 0.05, "comment_seconds": 0.02}
+SHORT_WAY: dict[str, str] = {}
+LONG_WAY = {"Idempotency-Key": "once"}
+ASKED = {"X-Llamavisor-Progress": "1"}
+
+
+async def received(door: Door, headers: dict[str, str], began: asyncio.Event) -> tuple[int, bytes, bool]:
+    """A stream, asked for: its status, what came, and whether it ended well. `began` is set by the first byte."""
+    got = bytearray()
+    async with door.session.post(f"{door.url}{CHAT}", json=STREAM, headers=headers) as response:
+        try:
+            async for data in response.content.iter_any():
+                got += data
+                began.set()
+        except aiohttp.ClientPayloadError:
+            return response.status, bytes(got), False
+        return response.status, bytes(got), True
+
+
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [(SHORT_WAY, b": waiting {"), (LONG_WAY, b": waiting {"), (ASKED, b"event: llamavisor.waiting\ndata: {")],
+)
+async def test_a_stream_that_waits_says_so_and_is_then_answered(
+    door: Door, headers: dict[str, str], said: bytes
+) -> None:
+    gateway = await open_with(door, SLOW, **WAITS)
+    holder, began = await taken(gateway), asyncio.Event()
+    asking = asyncio.create_task(received(door, headers, began))
+    await asyncio.wait_for(began.wait(), GENEROUS_SECONDS)
+    await let_go(holder)
+    status, body, ended_well = await asking
+    assert (status, ended_well) == (200, True)
+    assert body.startswith(said)
+    told = json.loads(body.partition(b"\n\n")[0].partition(b"{")[2].join([b"{", b""]))
+    assert told["position"] == 1
+    assert told["state"] == "ready"
+    assert body.endswith(b"data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("headers", [SHORT_WAY, LONG_WAY])
+async def test_a_refusal_after_the_first_word_is_said_in_the_stream(door: Door, headers: dict[str, str]) -> None:
+    gateway = await open_with(door, SLOW, queue_seconds=0.3, **WAITS)
+    holder = await taken(gateway)
+    status, body, ended_well = await received(door, headers, asyncio.Event())
+    assert (status, ended_well) == (200, False)
+    assert (
+        events(b"\n\n".join(part for part in body.split(b"\n\n") if part.startswith(b"data")))[-1]["error"]["code"]
+        == "queue_deadline"
+    )
+    await let_go(holder)
+
+
+@pytest.mark.parametrize("headers", [SHORT_WAY, LONG_WAY])
+async def test_a_refusal_in_time_has_its_true_status(door: Door, headers: dict[str, str]) -> None:
+    gateway = await open_with(door, SLOW, queue_seconds=0.1)
+    holder = await taken(gateway)
+    status, body, _ = await received(door, headers, asyncio.Event())
+    assert status == 503
+    assert json.loads(body)["error"]["code"] == "queue_deadline"
+    await let_go(holder)

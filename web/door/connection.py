@@ -7,10 +7,13 @@ import logging
 from typing import TYPE_CHECKING, cast
 
 from supervisor.errors import LlamavisorError, RequestTimeoutError
+from supervisor.gateway.admission.admission import Waiting
+from supervisor.gateway.calls import Call
 from supervisor.gateway.exchange import Answer, Exchange
 from web.door import wire
 from web.door.head import HEAD_END, HEAD_LIMIT_BYTES, PlainHead, read_plain
 from web.middlewares import request_id
+from web.waiting import STREAM_TYPE, waiting_comment
 
 if TYPE_CHECKING:
     from web.door.door import Door
@@ -191,20 +194,56 @@ class DoorConnection(asyncio.Protocol):
             door.check_host(head, self._transport)
             self._host = head.headers[b"host"]
         call = door.call_of(head, body, given)
+        if call.wants_stream:
+            await self._answer_stream(call, head, given)
+            return
         async with door.gateway.exchange(call) as exchange:
             answer = await exchange.answer()
             if answer.is_stream:
                 await self._stream(exchange, answer, head, given)
                 return
+        self._write_whole(answer, head, given)
+
+    def _write_whole(self, answer: Answer, head: PlainHead, given: str) -> None:
         headers = {**answer.headers, wire.PROCESSING_MS: str(round(answer.milliseconds))}
         self._transport.write(wire.whole(answer.status, headers, answer.body, given, closes=not head.keeps_alive))
 
-    async def _stream(self, exchange: Exchange, answer: Answer, head: PlainHead, given: str) -> None:
+    async def _answer_stream(self, call: Call, head: PlainHead, given: str) -> None:
+        """Keep the connection alive while the request waits; once that has cost the status, what goes wrong is said in the stream."""
+        begun = self._loop.time()
+        has_begun = False
+
+        def tell(waiting: Waiting) -> None:
+            nonlocal has_begun
+            if not has_begun and self._loop.time() - begun >= self._door.gateway_settings.status_open_seconds:
+                has_begun = True
+                self._transport.write(wire.stream_head(200, STREAM_TYPE, given, closes=not head.keeps_alive))
+            if has_begun:
+                self._write_chunk(waiting_comment(waiting))
+
+        try:
+            async with self._door.gateway.exchange(call, on_wait=tell) as exchange:
+                answer = await exchange.answer()
+                if answer.is_stream:
+                    await self._stream(exchange, answer, head, given, has_begun=has_begun)
+                    return
+            if not has_begun:
+                self._write_whole(answer, head, given)
+                return
+            self._write_chunk(b"data: " + answer.body + b"\n\n")
+        except LlamavisorError as error:
+            if not has_begun:
+                raise
+            self._write_chunk(wire.error_event(error))
+        await self._break_off()
+
+    async def _stream(
+        self, exchange: Exchange, answer: Answer, head: PlainHead, given: str, *, has_begun: bool = False
+    ) -> None:
         """Send the answer, whole; or as far as it came, an event that says why it ends, and an end that cannot be taken for a good one."""
         write = self._transport.write
-        begin = wire.stream_head(
-            answer.status, {**answer.headers, **wire.STREAM_HEADERS}, given, closes=not head.keeps_alive
-        )
+        headers = {**answer.headers, **wire.STREAM_HEADERS}
+        begin = b"" if has_begun else wire.stream_head(answer.status, headers, given, closes=not head.keeps_alive)
         write(begin + wire.chunk(answer.body))
         self._exchange = exchange
         try:
@@ -217,6 +256,9 @@ class DoorConnection(asyncio.Protocol):
             write(wire.LAST_CHUNK)
             return
         exchange.close()
+        await self._break_off()
+
+    async def _break_off(self) -> None:
         await asyncio.sleep(LAST_WORDS_SECONDS)
         self._transport.close()
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
+from supervisor.config.gateway_settings import GatewaySettings
 from supervisor.config.server_settings import ServerSettings
 from supervisor.core import Supervisor
 from supervisor.gateway.calls import INFERENCE_PATHS, Call, check
@@ -43,6 +44,11 @@ class Door:
     def settings(self) -> ServerSettings:
         """The settings in force."""
         return self._supervisor.settings.server
+
+    @property
+    def gateway_settings(self) -> GatewaySettings:
+        """The gateway's settings in force."""
+        return self._supervisor.settings.gateway
 
     @property
     def gateway(self) -> Gateway:

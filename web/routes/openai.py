@@ -10,6 +10,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from supervisor.errors import LlamavisorError
+from supervisor.gateway.admission.admission import Waiting
 from supervisor.gateway.calls import CHAT, COMPLETIONS, EMBEDDINGS, Call, check
 from supervisor.gateway.exchange import Answer, Exchange
 from web.bodies import parse_json_object, read_body
@@ -18,6 +19,7 @@ from web.keys import REQUEST_ID, SUPERVISOR
 from web.live.engine import bound_send_buffer
 from web.registry import EVENT_STREAM, Body, Policy, Reply, RouteTable, Schema
 from web.schemas import BOOLEAN, INTEGER, NUMBER, STRING, array, described, record, ref
+from web.waiting import PROGRESS_HEADER, STREAM_TYPE, waiting_comment, waiting_event
 
 routes = RouteTable("OpenAI")
 
@@ -112,10 +114,15 @@ async def _pass_on(request: web.Request, path: str) -> web.StreamResponse:
     body = await read_body(request, supervisor.settings.server.max_body_bytes)
     document = parse_json_object(body)
     check(path, document)
-    async with supervisor.gateway.exchange(Call(path, body, document, _headers(request))) as exchange:
+    call = Call(path, body, document, _headers(request))
+    if call.wants_stream:
+        return await _Stream(request).answer(call)
+    async with supervisor.gateway.exchange(call) as exchange:
         answer = await exchange.answer()
-        if answer.is_stream:
-            return await _Stream(request, exchange).carry(answer)
+    return _whole(answer)
+
+
+def _whole(answer: Answer) -> web.Response:
     headers = {**answer.headers, PROCESSING_MS: str(round(answer.milliseconds))}
     return web.Response(status=answer.status, body=answer.body, headers=headers)
 
@@ -129,28 +136,74 @@ def _headers(request: web.Request) -> dict[str, str]:
 class _Stream:
     """A stream on its way to the client, who sets the pace: what it does not read is not read from the engine either."""
 
-    def __init__(self, request: web.Request, exchange: Exchange) -> None:
+    def __init__(self, request: web.Request) -> None:
         self._request = request
-        self._exchange = exchange
-        self._unread_seconds = request.app[SUPERVISOR].settings.server.slow_reader_seconds
+        self._supervisor = request.app[SUPERVISOR]
+        self._unread_seconds = self._supervisor.settings.server.slow_reader_seconds
+        self._wants_progress = request.headers.get(PROGRESS_HEADER) == "1"
+        self._response: web.StreamResponse | None = None
+        self._told: asyncio.Queue[Waiting] = asyncio.Queue(1)
 
-    async def carry(self, answer: Answer) -> web.StreamResponse:
+    async def answer(self, call: Call) -> web.StreamResponse:
         """Send the answer, whole; or as far as it came, an event that says why it ends, and an end that cannot be taken for a good one."""
-        bound_send_buffer(self._request.transport)
-        response = web.StreamResponse(status=answer.status, headers={**answer.headers, **STREAM_HEADERS})
-        await response.prepare(self._request)
+        telling = asyncio.create_task(self._tell(), name="waiting")
         try:
-            data = answer.body
+            async with self._supervisor.gateway.exchange(call, on_wait=self._wait) as exchange:
+                await _ended(telling)
+                answer = await exchange.answer()
+                if answer.is_stream:
+                    return await self._carry(exchange, answer)
+        except LlamavisorError as error:
+            await _ended(telling)
+            if self._response is None:
+                raise
+            return await self._end_badly(self._response, json.dumps(error_body(error)).encode())
+        finally:
+            telling.cancel()
+        if self._response is None:
+            return _whole(answer)
+        return await self._end_badly(self._response, answer.body)
+
+    def _wait(self, waiting: Waiting) -> None:
+        if self._told.full():
+            self._told.get_nowait()
+        self._told.put_nowait(waiting)
+
+    async def _tell(self) -> None:
+        """Keep the connection alive while the request waits. Once that has cost the status, what goes wrong is said in the stream."""
+        begun = self._supervisor.clock.monotonic()
+        while True:
+            waiting = await self._told.get()
+            waited = self._supervisor.clock.monotonic() - begun
+            if self._wants_progress or waited >= self._supervisor.settings.gateway.status_open_seconds:
+                say = waiting_event if self._wants_progress else waiting_comment
+                await self._send(await self._begun(STREAM_TYPE), say(waiting))
+
+    async def _begun(self, headers: Mapping[str, str]) -> web.StreamResponse:
+        """The response, whose head is out."""
+        if self._response is None:
+            bound_send_buffer(self._request.transport)
+            self._response = web.StreamResponse(headers=headers)
+            await self._response.prepare(self._request)
+        return self._response
+
+    async def _carry(self, exchange: Exchange, answer: Answer) -> web.StreamResponse:
+        response = await self._begun({**answer.headers, **STREAM_HEADERS})
+        data = answer.body
+        try:
             while data:
                 await self._send(response, data)
-                data = await self._exchange.more()
+                data = await exchange.more()
         except LlamavisorError as error:
-            event = f"data: {json.dumps(error_body(error))}\n\n"
-            await self._send(response, event.encode())
-        if not self._exchange.is_done:
-            self._exchange.close()
-            await asyncio.sleep(LAST_WORDS_SECONDS)
-            self._break_off()
+            return await self._end_badly(response, json.dumps(error_body(error)).encode())
+        if not exchange.is_done:
+            exchange.close()
+            await self._break_off()
+        return response
+
+    async def _end_badly(self, response: web.StreamResponse, error: bytes) -> web.StreamResponse:
+        await self._send(response, b"data: " + error + b"\n\n")
+        await self._break_off()
         return response
 
     async def _send(self, response: web.StreamResponse, data: bytes) -> None:
@@ -167,8 +220,9 @@ class _Stream:
             self._abort()
             raise ConnectionResetError("the client does not read") from None
 
-    def _break_off(self) -> None:
+    async def _break_off(self) -> None:
         """Close the connection when everything is out, but without the last chunk that would say that this was all."""
+        await asyncio.sleep(LAST_WORDS_SECONDS)
         transport = self._request.transport
         if transport is not None:
             waiting = transport.get_write_buffer_size()
@@ -180,3 +234,9 @@ class _Stream:
         transport = self._request.transport
         if transport is not None:
             transport.abort()
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait until it has said its last word."""
+    task.cancel()
+    await asyncio.wait([task])
