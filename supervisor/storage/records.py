@@ -1,9 +1,13 @@
-"""The records that are kept, as immutable values. Money is in integer micro-units of the configured currency, time in Unix milliseconds."""
+"""The records that are kept, as immutable values. Money is in integer micro-units of the configured currency, time in Unix milliseconds.
+
+Those that every request makes are named tuples: a frozen dataclass takes several times as long to make, and the door counts in microseconds.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Scope(StrEnum):
@@ -28,8 +32,7 @@ class TokenSource(StrEnum):
     NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class TokenUsage:
+class TokenUsage(NamedTuple):
     """The tokens of one request. `cached_tokens` are those of the prompt that the engine did not have to read again (part of `prompt_tokens`)."""
 
     prompt_tokens: int = 0
@@ -51,8 +54,7 @@ class Price:
     output_micros: int
 
 
-@dataclass(frozen=True, slots=True)
-class AcceptedRequest:
+class AcceptedRequest(NamedTuple):
     """A request that was let in: who pays, and for what. Written before anything is sent to an engine.
 
     `id` is ours and unique; `client_request_id` what the client calls it (`X-Request-Id`), if anything. `endpoint` is the name that was asked for,
@@ -73,8 +75,7 @@ class AcceptedRequest:
     reserved_tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """How an accepted request ended. `outcome` as `supervisor.gateway.traffic.Outcome`, or `interrupted` when the supervisor was killed meanwhile.
 
     `cost_micros` is None when the model has no price. Times are milliseconds since the request was accepted; None when it never came so far.
