@@ -6,6 +6,7 @@
     ├── MalformedRequestError       400 invalid_request
     ├── UnauthorizedError           401 invalid_api_key
     ├── ForbiddenError              403 forbidden
+    │   └── PriceUnknownError       403 price_unknown
     ├── NotFoundError               404 not_found
     │   ├── InstanceNotFoundError   404 instance_not_found
     │   └── ModelNotFoundError      404 model_not_found
@@ -13,6 +14,8 @@
     ├── RequestTimeoutError         408 request_timeout
     ├── PayloadTooLargeError        413 payload_too_large
     ├── InvalidConfigurationError   422 invalid_configuration
+    ├── RateLimitedError            429 rate_limit_exceeded
+    ├── BudgetExceededError         429 insufficient_quota
     ├── EngineDiedError             502 engine_died
     ├── NotAvailableError           503 not_available
     ├── EngineDeadlineError         504 engine_deadline
@@ -76,6 +79,12 @@ class ForbiddenError(LlamavisorError):
     code, status = "forbidden", 403
 
 
+class PriceUnknownError(ForbiddenError):
+    """A budget in money cannot pay for a model without a price."""
+
+    code = "price_unknown"
+
+
 class NotFoundError(LlamavisorError):
     """Nothing of that name."""
 
@@ -116,6 +125,18 @@ class InvalidConfigurationError(LlamavisorError):
     """The configuration is refused; the old one, if any, stays in force."""
 
     code, status = "invalid_configuration", 422
+
+
+class RateLimitedError(LlamavisorError):
+    """A limit of the key or of its project is reached; `retry_after_seconds` says when it lets the next request in."""
+
+    code, status = "rate_limit_exceeded", 429
+
+
+class BudgetExceededError(LlamavisorError):
+    """What is left of a budget does not pay for the request; trying again does not help before `details["resets_at_ms"]`."""
+
+    code, status = "insufficient_quota", 429
 
 
 class EngineDiedError(LlamavisorError):

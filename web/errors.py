@@ -7,11 +7,13 @@ from typing import Any
 
 from aiohttp import web
 
-from supervisor.errors import LlamavisorError
+from supervisor.errors import BudgetExceededError, LlamavisorError
 
 MILLISECONDS = 1_000
 SERVER_ERROR_STATUS = 500
-NOT_AVAILABLE_STATUS = 503
+FINAL_UNLESS_TIMED = (429, 503)
+"""What OpenAI's SDKs would try again by themselves, though nothing says that it helps."""
+
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
@@ -39,7 +41,10 @@ def error_type(status: int) -> str:
 
 
 def error_body(error: LlamavisorError) -> dict[str, Any]:
-    """`{"error": {message, type, param, code}}`, and `details` where there are some; also the payload of an in-band error."""
+    """`{"error": {message, type, param, code}}`, and `details` where there are some; also the payload of an in-band error.
+
+    An exhausted budget says so in `detail` beside it as well, where clients of the flat dialect look for it.
+    """
     body: dict[str, Any] = {
         "message": str(error),
         "type": error_type(error.status),
@@ -48,17 +53,17 @@ def error_body(error: LlamavisorError) -> dict[str, Any]:
     }
     if error.details:
         body["details"] = error.details
-    return {"error": body}
+    return {"error": body, "detail": body["message"]} if isinstance(error, BudgetExceededError) else {"error": body}
 
 
 def error_headers(error: LlamavisorError) -> dict[str, str]:
     """When trying again makes sense: `Retry-After` (whole seconds, rounded up), `retry-after-ms`, `x-should-retry`.
 
-    What is not available and does not come back by itself says so, for OpenAI's SDKs would try again all the same.
+    What does not come back by itself (an instance that is stopped, a budget that is used up) says so, for OpenAI's SDKs would try again all the same.
     """
     seconds = error.retry_after_seconds
     if seconds is None:
-        return {"x-should-retry": "false"} if error.status == NOT_AVAILABLE_STATUS else {}
+        return {"x-should-retry": "false"} if error.status in FINAL_UNLESS_TIMED else {}
     return {
         "Retry-After": str(max(1, math.ceil(seconds))),
         "retry-after-ms": str(int(seconds * MILLISECONDS)),

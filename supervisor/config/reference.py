@@ -89,6 +89,9 @@ Every error has a code, and lists all problems with key, message, remedy, and th
 | `exposed_bind` | others could reach the server without a key, or in plain HTTP that was not asked for |
 """
 
+_PRICES = ("accounting", "prices")
+"""In the environment they are given as a whole: names of models hold what variables cannot."""
+
 _ENGINE_PREFIX = ("instances", "<name>", "engine")
 
 
@@ -102,6 +105,7 @@ def _sections() -> Iterator[str]:
     yield _section("Top level", (), {"reload_on_change": root["properties"]["reload_on_change"]})
     for path in (("server",), ("server", "tls"), ("models",), ("logging",)):
         yield _section(f"`{'.'.join(path)}`", path, _children(path))
+    yield from _accounting()
     figures = _children(("defaults",))
     note = "The same keys under `instances.<name>.supervision` set a figure for one instance (`LLAMAVISOR_INSTANCES__<NAME>__SUPERVISION__…`)."
     yield _section("`defaults`", ("defaults",), figures, note)
@@ -112,6 +116,17 @@ def _sections() -> Iterator[str]:
             kind = schema.choices(engine["properties"]["kind"])[0]
             title = f"`instances.<name>.engine`, kind `{kind}`"
             yield _section(title, _ENGINE_PREFIX, engine["properties"], engine["description"])
+
+
+def _accounting() -> Iterator[str]:
+    top = {name: node for name, node in _children(("accounting",)).items() if name in ("currency", "prices")}
+    yield _section("`accounting`", ("accounting",), top)
+    note = (
+        "By the name of an instance, endpoint or model. In the environment all prices are one object, written as JSON."
+    )
+    yield _section("`accounting.prices.<name>`", (*_PRICES, "<name>"), _children((*_PRICES, "name")), note)
+    for path in (("accounting", "limits", "key"), ("accounting", "limits", "project"), ("accounting", "reservation")):
+        yield _section(f"`{'.'.join(path)}`", path, _children(path))
 
 
 def _children(path: tuple[str, ...]) -> dict[str, schema.Schema]:
@@ -125,9 +140,9 @@ def _section(title: str, path: tuple[str, ...], nodes: dict[str, schema.Schema],
 
 
 def _row(path: tuple[str, ...], node: schema.Schema) -> str:
-    variable = PREFIX + SEPARATOR.join(path).upper()
+    variable = "—" if path[:-2] == _PRICES else f"`{PREFIX}{SEPARATOR.join(path).upper()}`"
     unit = node.get(schema.UNIT_KEY, "—")
-    cells = (f"`{path[-1]}`", _type(node), unit, _default(node), f"`{variable}`", node["description"])
+    cells = (f"`{path[-1]}`", _type(node), unit, _default(node), variable, node["description"])
     return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
 
 

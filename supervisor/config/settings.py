@@ -12,6 +12,7 @@ from typing import Literal, Self
 
 from pydantic import AnyHttpUrl, Field, model_validator
 
+from supervisor.config.accounting_settings import AccountingSettings
 from supervisor.config.engine_settings import CommandEngine, EmbeddedEngine, EngineSettings
 from supervisor.config.fields import (
     BrokenRule,
@@ -106,6 +107,9 @@ class Settings(StrictModel):
     logging: LoggingSettings = Field(default_factory=LoggingSettings, description="The supervisor's own log.")
     gateway: GatewaySettings = Field(default_factory=GatewaySettings, description="The way of a request to its engine.")
     storage: StorageSettings = Field(default_factory=StorageSettings, description="What is kept, and where.")
+    accounting: AccountingSettings = Field(
+        default_factory=AccountingSettings, description="What tokens cost, default limits, and reservations."
+    )
     reload_on_change: Flag = Field(False, description="Read the configuration file again whenever it changes.")
     defaults: SupervisionSettings = Field(
         default_factory=SupervisionSettings, description="Figures of supervision for every instance."

@@ -1,0 +1,91 @@
+"""What is known of who may call, as immutable values: keys, limits, budgets, and what was used a day. Units as in `records`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from supervisor.storage.records import Scope
+
+
+class Period(StrEnum):
+    """A stretch of the calendar in UTC: a day, an ISO week (Monday to Sunday), a month."""
+
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+
+
+class BudgetUnit(StrEnum):
+    """What a budget counts: micro-units of the currency, or tokens of prompt and completion."""
+
+    MICROS = "micros"
+    TOKENS = "tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How fast and how much at a time. None: nothing is said (an override leaves the default as it is; a default sets no limit)."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrency: int | None = None
+
+    def over(self, defaults: Limits) -> Limits:
+        """These, with `defaults` where nothing is said."""
+        return Limits(
+            defaults.requests_per_minute if self.requests_per_minute is None else self.requests_per_minute,
+            defaults.tokens_per_minute if self.tokens_per_minute is None else self.tokens_per_minute,
+            defaults.concurrency if self.concurrency is None else self.concurrency,
+        )
+
+
+NO_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """Who pays, and what differs from the default limits of a project."""
+
+    name: str
+    limits: Limits = NO_LIMITS
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """A key as it is kept: everything but its secret, of which only the SHA-256 is known. `limits` differ from the defaults of a key.
+
+    A key whose `expires_at_ms` has come or whose `revoked_at_ms` is set is no longer valid; its record stays, for what it used.
+    """
+
+    id: str
+    project: str
+    secret_sha256: bytes = field(repr=False)
+    scopes: frozenset[Scope]
+    created_at_ms: int
+    label: str = ""
+    expires_at_ms: int | None = None
+    revoked_at_ms: int | None = None
+    limits: Limits = NO_LIMITS
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much a project (or, of it, one key) may use within each period. An `amount` of zero allows nothing at all."""
+
+    project: str
+    period: Period
+    unit: BudgetUnit
+    amount: int
+    key_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UsedInDay:
+    """What the settled requests that were accepted within one UTC day used together, by project and key (None: without a key)."""
+
+    project: str
+    key_id: str | None
+    day_start_ms: int
+    micros: int
+    tokens: int
