@@ -17,6 +17,7 @@ from supervisor.events import EventLog
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.health import HealthReport, ReadyReport, health_report, ready_report
 from supervisor.fleet.sweep import end_leftovers, find_survivors
+from supervisor.gateway.accounting.office import Office
 from supervisor.gateway.gateway import Gateway
 from supervisor.process import posix
 from supervisor.process.reaper import OrphanReaper
@@ -84,6 +85,7 @@ class Supervisor:
         self._reaper = OrphanReaper(self.clock)
         self.fleet: Fleet
         self.gateway: Gateway
+        self.office: Office
 
     @classmethod
     async def open(
@@ -111,7 +113,8 @@ class Supervisor:
         posix.become_subreaper()
         self._reaper.start()
         self.fleet = Fleet(self.folder, self.events, self.clock)
-        self.gateway = Gateway(self.fleet, self.settings, self.clock)
+        self.office = await Office.open(self.settings, self.data_folder, self.clock)
+        self.gateway = Gateway(self.fleet, self.settings, self.clock, self.office.bookkeeper)
         self._survivors = find_survivors(self.folder.run_id, self.settings)
         await end_leftovers(self.folder.run_id, keep=self._survivors.values())
         await self.fleet.open(self.settings, self._survivors)
@@ -178,6 +181,7 @@ class Supervisor:
     async def _apply(self, loaded: LoadedSettings) -> ReloadReport:
         diff = diff_settings(self.settings, loaded.settings)
         self.loaded = loaded
+        self.office.retune(loaded.settings)
         self.gateway.retune(loaded.settings)
         await self.fleet.apply(loaded.settings, diff)
         report = ReloadReport(
@@ -211,6 +215,7 @@ class Supervisor:
             kept = {} if self._state.stop_survivors else find_survivors(self.folder.run_id, self.settings)
             await self.gateway.close()
             await self.fleet.close()
+            await self.office.close()
             await end_leftovers(self.folder.run_id, keep=kept.values())
         finally:
             self._give_back()

@@ -7,16 +7,18 @@ import hmac
 
 from pydantic import SecretStr
 
-from supervisor.errors import UnauthorizedError
+from supervisor.gateway.accounting.callers import ANYONE, Caller
+from supervisor.gateway.accounting.keys import Keyring
 
 SESSION_COOKIE = "llamavisor_session"
 _SESSION_LABEL = b"llamavisor session v1"
 
 
 class KeyCheck:
-    """Compares keys in constant time; keeps no key, only what tells one. Without a configured key everyone may come in."""
+    """Who may come in: keys are the keyring's business, sessions of browsers are that of the server's own key. Without one everyone may come in."""
 
-    def __init__(self, key: SecretStr | None) -> None:
+    def __init__(self, key: SecretStr | None, keyring: Keyring) -> None:
+        self._keyring = keyring
         secret = key.get_secret_value().encode() if key is not None else None
         self._digest = None if secret is None else _digest(secret)
         # Derived from the key, so that it ends with the key and outlives a restart; no clock is asked.
@@ -43,18 +45,14 @@ class KeyCheck:
         """The value of the session cookie; only for who has shown the key."""
         return self._session or ""
 
-    def check(self, authorization: str | None, cookie: str | None) -> None:
-        """Raise UnauthorizedError unless the `Authorization` header or the session cookie lets the request in."""
-        if self.is_open:
-            return
-        scheme, _, key = (authorization or "").partition(" ")
-        if scheme.lower() == "bearer" and self.accepts(key.strip()):
-            return
-        if self.accepts_session(cookie):
-            return
-        given = authorization is not None
-        message = "The key is not valid." if given else "A key is needed."
-        raise UnauthorizedError(message, remedy="Send `Authorization: Bearer KEY` with the server's key.")
+    def identify(self, authorization: str | None, cookie: str | None) -> Caller:
+        """Who sends the request, by the `Authorization` header, else by the session cookie. UnauthorizedError when neither lets it in."""
+        if authorization is not None:
+            scheme, _, key = authorization.partition(" ")
+            return self._keyring.identify(key.strip() if scheme.lower() == "bearer" else authorization)
+        if cookie is not None and self._session is not None and self.accepts_session(cookie):
+            return ANYONE
+        return self._keyring.identify(None)
 
 
 def _digest(secret: bytes) -> bytes:

@@ -9,9 +9,12 @@ from aiohttp import hdrs, web
 from supervisor.config.server_settings import ServerSettings
 from supervisor.core import Supervisor
 from supervisor.errors import NotAvailableError
+from supervisor.gateway.accounting.callers import Caller
+from supervisor.gateway.accounting.keys import Keyring, require_scope
+from supervisor.storage.records import Scope
 from web.auth import SESSION_COOKIE, KeyCheck
 from web.errors import UnsupportedMediaTypeError
-from web.keys import CLIENT_ADDRESS, REQUEST_ID, STARTED, SUPERVISOR
+from web.keys import CALLER, CLIENT_ADDRESS, REQUEST_ID, STARTED, SUPERVISOR
 from web.origins import FetchMetadata, OriginRules, client_address, is_trusted
 from web.registry import JSON, REGISTRY, Policy, Route
 
@@ -32,14 +35,21 @@ SECURITY_HEADERS: Mapping[str, str] = {
 }
 EXPOSED_HEADERS = "X-Request-Id, Retry-After, Retry-After-Ms, OpenAI-Processing-Ms"
 _FORM_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
+# What a key must be good for; None: any key will do.
+_SCOPES: Mapping[Policy, Scope | None] = {
+    Policy.ANY: None,
+    Policy.READ: Scope.READ,
+    Policy.ADMIN: Scope.ADMIN,
+    Policy.INFERENCE: Scope.INFERENCE,
+}
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Guard:
     """The checks that a request must pass before its handler is called."""
 
-    def __init__(self, settings: ServerSettings) -> None:
-        self.keys = KeyCheck(settings.api_key)
+    def __init__(self, settings: ServerSettings, keyring: Keyring) -> None:
+        self.keys = KeyCheck(settings.api_key, keyring)
         self.origins = OriginRules(settings.known_hosts, frozenset(settings.cors_origins))
         self._trusted = settings.trusted_proxies
 
@@ -61,7 +71,11 @@ class Guard:
     def _check_policy(self, request: web.Request, route: Route) -> None:
         if route.policy is Policy.OPEN:
             return
-        self.check_caller(request.headers.get(hdrs.AUTHORIZATION), request.cookies.get(SESSION_COOKIE))
+        caller = self.identify(request.headers.get(hdrs.AUTHORIZATION), request.cookies.get(SESSION_COOKIE))
+        request[CALLER] = caller
+        scope = _SCOPES[route.policy]
+        if scope is not None:
+            require_scope(caller, scope)
         if route.policy is Policy.INFERENCE:
             self.check_takes_work(request.app[SUPERVISOR])
 
@@ -69,9 +83,9 @@ class Guard:
         """The one Host header, in lower case. Raises ForbiddenError unless it is known."""
         return self.origins.check_host(hosts, own_address)
 
-    def check_caller(self, authorization: str | None, cookie: str | None) -> None:
-        """Raise UnauthorizedError unless the `Authorization` header or the session cookie lets the request in."""
-        self.keys.check(authorization, cookie)
+    def identify(self, authorization: str | None, cookie: str | None) -> Caller:
+        """Who sends the request. UnauthorizedError unless the `Authorization` header or the session cookie lets it in."""
+        return self.keys.identify(authorization, cookie)
 
     def check_takes_work(self, supervisor: Supervisor) -> None:
         """Raise NotAvailableError for requests to engines while the server shuts down."""

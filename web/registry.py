@@ -19,9 +19,13 @@ PLAIN = "text/plain"
 
 
 class Policy(StrEnum):
-    """Who may call a route once a key is configured. Host, Origin and content type are checked on every route."""
+    """Who may call a route once a key is configured: nobody needs one (`open`), any key will do (`any`), or a key of that scope.
+
+    Host, Origin and content type are checked on every route.
+    """
 
     OPEN = "open"
+    ANY = "any"
     READ = "read"
     ADMIN = "admin"
     INFERENCE = "inference"

@@ -13,6 +13,7 @@ from supervisor.errors import MalformedRequestError
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 EMBEDDINGS = "/v1/embeddings"
+SURFACES = {CHAT: "chat", COMPLETIONS: "completions", EMBEDDINGS: "embeddings"}
 INFERENCE_PATHS = (CHAT, COMPLETIONS, EMBEDDINGS)
 SHOWN_CHARACTERS = 60
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
@@ -26,11 +27,27 @@ class Call:
     body: bytes
     document: Mapping[str, Any]
     headers: Mapping[str, str]
+    batch_id: str | None = None
 
     @property
     def model(self) -> str | None:
         """What the client calls the model; None when it names none."""
         return self.document.get("model") or None
+
+    @property
+    def surface(self) -> str:
+        """The kind of request, as usage records name it."""
+        return SURFACES.get(self.path, self.path)
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Most tokens that all choices together may have; None where the request does not say."""
+        document = self.document
+        limit = document.get("max_completion_tokens") or document.get("max_tokens")
+        choices = document.get("n")
+        if not isinstance(limit, int):
+            return None
+        return int(limit) * (choices if isinstance(choices, int) and choices > 1 else 1)
 
     @property
     def wants_stream(self) -> bool:

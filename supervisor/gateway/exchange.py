@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from supervisor.clock import Clock
 from supervisor.errors import LlamavisorError
+from supervisor.gateway.accounting.bookkeeper import Booking
 from supervisor.gateway.calls import Call
 from supervisor.gateway.connection import READ_AHEAD_BYTES, Connection, Head
 from supervisor.gateway.losses import (
@@ -39,6 +40,8 @@ JSON = "application/json"
 JSON_TYPE = b"application/json"
 ANSWER_LIMIT_BYTES = 256 * 1024**2
 STATUS_OPEN_SECONDS = 10.0
+# A kill of the supervisor makes at most so many tokens of a stream free.
+NOTE_EVENTS = 256
 # Engines whose server has one model, and answers whatever name the request gives it.
 ENGINES_OF_ANY_NAME = frozenset({"embedded", "llama-server"})
 
@@ -58,6 +61,7 @@ class Exchange:
     """One request. `answer` first; then, of a stream, `more` until it brings nothing, or `pipe` once. Whatever ends it, call `close`.
 
     `usage` is what the engine told of tokens, or what was counted; complete once the answer is. `first_byte_ms`: until the engine's first byte.
+    `booking` is the request in the books; `error_code` what was said of a stream that did not end well.
     """
 
     def __init__(
@@ -65,6 +69,8 @@ class Exchange:
     ) -> None:
         self.listening_since: float | None = None
         self.first_byte_ms: float | None = None
+        self.error_code: str | None = None
+        self.booking: Booking
         self._call = call
         self._upstream = upstream
         self.record = record
@@ -79,6 +85,7 @@ class Exchange:
         self._is_stream = False
         self._parts: list[bytes] = []
         self._waiting_bytes = 0
+        self._note_at = NOTE_EVENTS
         self._sink: Callable[[bytes], None] | None = None
         self._is_over = False
         self._loss: Exception | None = None
@@ -137,6 +144,11 @@ class Exchange:
         if self._connection is not None and not self._is_over:
             self.listening_since = self._clock.monotonic()
             self._connection.resume()
+
+    @property
+    def model(self) -> str | None:
+        """What the engine calls the model."""
+        return self._upstream.spec.model_id
 
     @property
     def is_done(self) -> bool:
@@ -242,6 +254,9 @@ class Exchange:
         judge = self._judge
         data = judge.feed(data)
         self.record.count_tokens(judge.events)
+        if judge.events >= self._note_at:
+            self._note_at = judge.events + NOTE_EVENTS
+            self.booking.note(self.usage)
         if judge.fault is not None:
             # Nothing that comes after it would be let through.
             self._lose(ConnectionAbortedError("not a stream any more"))
@@ -291,6 +306,7 @@ class Exchange:
             await self._check_whole(when)
         except LlamavisorError as error:
             self.record.settle(Outcome.CUT if self._judge.fault is not None else outcome_of(error))
+            self.error_code = error.code
             raise
         self._tell_usage(self._judge.figures)
         self.record.settle(Outcome.OK if self._judge.is_success else Outcome.ENGINE_ERROR)

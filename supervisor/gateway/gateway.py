@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from types import TracebackType
+from collections.abc import Callable
 from typing import Any
 
 from supervisor.clock import Clock
 from supervisor.config.settings import Settings
 from supervisor.errors import NotAvailableError
 from supervisor.fleet.fleet import Fleet
+from supervisor.gateway.accounting.bookkeeper import Booking, Bookkeeper
 from supervisor.gateway.accounting.callers import ANYONE, Caller
 from supervisor.gateway.admission.admission import Admission, Place, Waiting
 from supervisor.gateway.admission.loads import Loads, NoLoads
 from supervisor.gateway.admission.places import Places
 from supervisor.gateway.calls import Call
 from supervisor.gateway.exchange import Answer, Exchange
+from supervisor.gateway.passage import Passage
 from supervisor.gateway.resolve import (
     Candidate,
     check_speaks_openai,
@@ -38,9 +39,12 @@ FAILURES = frozenset({Outcome.ENGINE_DIED, Outcome.CUT, Outcome.TIMEOUT})
 
 
 class Gateway:
-    """See the module. `traffic` holds the figures, `admission` the waiting lines. All methods are for the loop's thread."""
+    """See the module. `traffic` holds the figures, `admission` the waiting lines, `bookkeeper` who pays. All methods are for the loop's thread."""
 
-    def __init__(self, fleet: Fleet, settings: Settings, clock: Clock, loads: Loads | None = None) -> None:
+    def __init__(
+        self, fleet: Fleet, settings: Settings, clock: Clock, bookkeeper: Bookkeeper, loads: Loads | None = None
+    ) -> None:
+        self.bookkeeper = bookkeeper
         self._fleet = fleet
         self._clock = clock
         self._upstreams = Upstreams()
@@ -152,8 +156,8 @@ class Gateway:
 
     # For passages
 
-    def place_at_once(self, call: Call) -> tuple[list[Places], Place | None]:
-        """The places at which a call can be served, and one of them if there is one free and nobody waits for it."""
+    def places_for(self, call: Call) -> list[Places]:
+        """The places at which a call can be served."""
         if self._is_closed:
             raise NotAvailableError("The server is shutting down.", code="shutting_down")
         places = []
@@ -161,13 +165,21 @@ class Gateway:
             settings = self._fleet.settings_of(instance.name)
             check_speaks_openai(instance.name, settings)
             places.append(self.admission.places_of(instance, settings))
-        return places, self.admission.try_place(places)
+        return places
 
-    async def wait_for_place(
-        self, places: Sequence[Places], caller: Caller, on_wait: Callable[[Waiting], None] | None, is_batch: bool
-    ) -> Place:
-        """A place, in turn; see `Admission.place`."""
-        return await self.admission.place(places, caller, is_batch=is_batch, on_wait=on_wait)
+    def book(self, call: Call, caller: Caller, instance: str) -> Booking:
+        """Write the request down; RateLimitedError, BudgetExceededError, PriceUnknownError."""
+        return self.bookkeeper.open(
+            caller,
+            call.model or instance,
+            call.surface,
+            stream=call.wants_stream,
+            body_length=len(call.body),
+            max_tokens=call.max_tokens,
+            model=instance,
+            client_request_id=call.headers.get("X-Request-Id"),
+            batch_id=call.batch_id,
+        )
 
     def began(self) -> float:
         """A request is on its way; pair it with `ended`. The time, monotonic seconds."""
@@ -182,7 +194,7 @@ class Gateway:
             self._idle.set()
 
     def open(self, call: Call, place: Place, started_at: float) -> Exchange:
-        """The exchange at a place; pair it with `close_exchange`."""
+        """The exchange at a place; pair it with `close_exchange`. NotAvailableError when the instance has just gone; the place is given back."""
         instance = place.instance
         try:
             upstream = self._upstreams.to(instance)
@@ -202,51 +214,6 @@ class Gateway:
         exchange.pulse.active -= 1
         exchange.record.end(error)
         self.admission.leave(place, failed=exchange.record.outcome in FAILURES)
-
-
-class Passage:
-    """An exchange for the length of an `async with`."""
-
-    __slots__ = ("_call", "_caller", "_exchange", "_gateway", "_is_batch", "_on_wait", "_place")
-
-    def __init__(
-        self, gateway: Gateway, call: Call, caller: Caller, on_wait: Callable[[Waiting], None] | None, is_batch: bool
-    ) -> None:
-        self._gateway = gateway
-        self._call = call
-        self._caller = caller
-        self._on_wait = on_wait
-        self._is_batch = is_batch
-        self._place: Place
-        self._exchange: Exchange
-
-    async def __aenter__(self) -> Exchange:
-        gateway = self._gateway
-        started_at = gateway.began()
-        try:
-            self._place = await self._placed(started_at)
-            self._exchange = gateway.open(self._call, self._place, started_at)
-        except BaseException:
-            gateway.ended()
-            raise
-        return self._exchange
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._gateway.close_exchange(self._exchange, self._place, error)
-        self._gateway.ended()
-
-    async def _placed(self, started_at: float) -> Place:
-        gateway = self._gateway
-        places, place = gateway.place_at_once(self._call)
-        if place is not None:
-            return place
-        try:
-            return await gateway.wait_for_place(places, self._caller, self._on_wait, self._is_batch)
-        except BaseException as error:
-            gateway.traffic.begin(places[0].instance.name, started_at).end(error)
-            raise
 
 
 def _model_object(name: str, created: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from supervisor.clock import Clock, Timer
 from supervisor.storage import usage
 from supervisor.storage.database import StorageUnavailableError, open_sqlite, open_url
 from supervisor.storage.journal import Journal
-from supervisor.storage.records import AcceptedRequest, Settlement
+from supervisor.storage.records import AcceptedRequest, Settlement, TokenUsage
 from supervisor.storage.writer import Writer, replay
 
 logger = logging.getLogger(__name__)
@@ -85,10 +85,10 @@ class Books:
         self._journal.accept(request)
         self._writer.offer(self._journal.number, request)
 
-    def note(self, request_id: str, completion_tokens: int) -> None:
+    def note(self, request_id: str, usage: TokenUsage) -> None:
         """A long answer has come so far."""
-        self._journal.note(request_id, completion_tokens)
-        self._writer.offer(self._journal.number, (request_id, completion_tokens))
+        self._journal.note(request_id, usage)
+        self._writer.offer(self._journal.number, (request_id, usage))
 
     def settle(self, settlement: Settlement) -> None:
         """A request has ended; once for each."""

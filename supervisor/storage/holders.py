@@ -1,17 +1,21 @@
-"""Projects, their keys and their budgets: who may call, and how much they may use."""
+"""Projects, their keys and their budgets in the database."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
-from enum import StrEnum
+from dataclasses import asdict
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from supervisor.errors import LlamavisorError, NotFoundError
+from supervisor.storage.accounts import Budget, BudgetUnit, KeyRecord, Limits, Period, Project, UsedInDay
 from supervisor.storage.records import Scope
-from supervisor.storage.tables import budgets, keys, projects
+from supervisor.storage.tables import budgets, keys, projects, usage_records
+
+DAY_MS = 86_400_000
+MILLISECONDS = 1_000
 
 
 class AlreadyExistsError(LlamavisorError):
@@ -20,84 +24,26 @@ class AlreadyExistsError(LlamavisorError):
     code, status = "already_exists", 409
 
 
-class Period(StrEnum):
-    """What a budget is for: a calendar day, a week from Monday, a month; in UTC."""
-
-    DAY = "day"
-    WEEK = "week"
-    MONTH = "month"
-
-
-class Unit(StrEnum):
-    """What a budget counts."""
-
-    MICROS = "micros"
-    TOKENS = "tokens"
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much at a time; None: no limit. `concurrency` is of requests under way."""
-
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    concurrency: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Project:
-    """Who pays."""
-
-    id: str
-    name: str
-    created_at_ms: int
-    limits: Limits = field(default_factory=Limits)
-
-
-@dataclass(frozen=True, slots=True)
-class KeyRecord:
-    """A key, without its secret: `digest` is the SHA-256 (hex) of that."""
-
-    id: str
-    project: str
-    name: str
-    digest: str = field(repr=False)
-    scopes: frozenset[Scope]
-    created_at_ms: int
-    expires_at_ms: int | None = None
-    revoked_at_ms: int | None = None
-    limits: Limits = field(default_factory=Limits)
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """How much a project may use in each period. Zero is zero."""
-
-    project: str
-    period: Period
-    unit: Unit
-    amount: int
-
-
 def all_projects(connection: Connection) -> list[Project]:
-    """Every project, by id."""
-    rows = connection.execute(sa.select(projects).order_by(projects.c.id))
-    return [Project(row.id, row.name, row.created_at_ms, _limits(row)) for row in rows]
+    """Every project, by name."""
+    rows = connection.execute(sa.select(projects).order_by(projects.c.name))
+    return [Project(row.name, _limits(row)) for row in rows]
 
 
 def add_project(connection: Connection, project: Project) -> None:
-    """Add one. AlreadyExistsError when its id is taken."""
-    taken = connection.execute(sa.select(projects.c.id).where(projects.c.id == project.id)).first()
-    if taken is not None:
-        raise AlreadyExistsError(f"There is a project {project.id!r} already.", param="id")
-    values = {"id": project.id, "name": project.name, "created_at_ms": project.created_at_ms, **asdict(project.limits)}
-    connection.execute(projects.insert().values(values))
+    """Add one. AlreadyExistsError when its name is taken."""
+    if _has_project(connection, project.name):
+        raise AlreadyExistsError(f"There is a project {project.name!r} already.", param="name")
+    created_at_ms = int(time.time() * MILLISECONDS)
+    connection.execute(
+        projects.insert().values(name=project.name, created_at_ms=created_at_ms, **asdict(project.limits))
+    )
 
 
 def change_project(connection: Connection, project: Project) -> None:
-    """Give it that name and those limits."""
-    values = {"name": project.name, **asdict(project.limits)}
-    connection.execute(projects.update().where(projects.c.id == project.id).values(values))
+    """Give it those limits. NotFoundError when there is none of that name."""
+    require_project(connection, project.name)
+    connection.execute(projects.update().where(projects.c.name == project.name).values(**asdict(project.limits)))
 
 
 def all_keys(connection: Connection) -> list[KeyRecord]:
@@ -105,8 +51,8 @@ def all_keys(connection: Connection) -> list[KeyRecord]:
     rows = connection.execute(sa.select(keys).order_by(keys.c.created_at_ms, keys.c.id))
     return [
         KeyRecord(
-            row.id, row.project, row.name, row.digest, _scopes(row.scopes.split()), row.created_at_ms, row.expires_at_ms, row.revoked_at_ms,
-            _limits(row),
+            row.id, row.project, bytes.fromhex(row.secret_sha256), _scopes(row.scopes.split()), row.created_at_ms, row.label,
+            row.expires_at_ms, row.revoked_at_ms, _limits(row),
         )
         for row in rows
     ]  # fmt: skip
@@ -115,8 +61,10 @@ def all_keys(connection: Connection) -> list[KeyRecord]:
 def add_key(connection: Connection, key: KeyRecord) -> None:
     """Add one to its project. NotFoundError when there is no such project."""
     require_project(connection, key.project)
-    values = {**asdict(replace(key, limits=Limits())), "scopes": " ".join(sorted(key.scopes)), **asdict(key.limits)}
-    values.pop("limits")
+    values = {
+        "id": key.id, "project": key.project, "secret_sha256": key.secret_sha256.hex(), "scopes": " ".join(sorted(key.scopes)), "label": key.label,
+        "created_at_ms": key.created_at_ms, "expires_at_ms": key.expires_at_ms, "revoked_at_ms": key.revoked_at_ms, **asdict(key.limits),
+    }  # fmt: skip
     connection.execute(keys.insert().values(values))
 
 
@@ -130,27 +78,60 @@ def revoke_key(connection: Connection, key_id: str, now_ms: int) -> None:
 
 def all_budgets(connection: Connection) -> list[Budget]:
     """Every budget."""
-    rows = connection.execute(sa.select(budgets).order_by(budgets.c.project, budgets.c.period, budgets.c.unit))
-    return [Budget(row.project, Period(row.period), Unit(row.unit), row.amount) for row in rows]
+    columns = (budgets.c.project, budgets.c.key_id, budgets.c.period, budgets.c.unit)
+    rows = connection.execute(sa.select(budgets).order_by(*columns))
+    return [
+        Budget(row.project, Period(row.period), BudgetUnit(row.unit), row.amount, row.key_id or None) for row in rows
+    ]
 
 
 def set_budget(connection: Connection, budget: Budget) -> None:
-    """Set it, over the one of the same period and unit. NotFoundError when there is no such project."""
+    """Set it, over the one of the same owner, period and unit. NotFoundError when there is no such project, or no such key in it."""
     require_project(connection, budget.project)
-    remove_budget(connection, budget.project, budget.period, budget.unit)
-    connection.execute(budgets.insert().values(asdict(budget)))
+    if budget.key_id is not None:
+        _require_key(connection, budget.project, budget.key_id)
+    remove_budget(connection, budget)
+    connection.execute(budgets.insert().values({**asdict(budget), "key_id": budget.key_id or ""}))
 
 
-def remove_budget(connection: Connection, project: str, period: Period, unit: Unit) -> bool:
-    """Remove one; whether there was one."""
-    where = (budgets.c.project == project) & (budgets.c.period == period) & (budgets.c.unit == unit)
+def remove_budget(connection: Connection, budget: Budget) -> bool:
+    """Remove the one of that owner, period and unit; whether there was one."""
+    where = (
+        (budgets.c.project == budget.project)
+        & (budgets.c.key_id == (budget.key_id or ""))
+        & (budgets.c.period == budget.period)
+        & (budgets.c.unit == budget.unit)
+    )
     return connection.execute(budgets.delete().where(where)).rowcount > 0
 
 
 def require_project(connection: Connection, project: str) -> None:
     """Raise NotFoundError unless there is that project."""
-    if connection.execute(sa.select(projects.c.id).where(projects.c.id == project)).first() is None:
+    if not _has_project(connection, project):
         raise NotFoundError(f"There is no project {project!r}.", param="project")
+
+
+def used_by_day(connection: Connection, since_ms: int) -> list[UsedInDay]:
+    """What settled requests accepted from then on came to, by project, key and UTC day."""
+    day = usage_records.c.accepted_at_ms - usage_records.c.accepted_at_ms % DAY_MS
+    group = (usage_records.c.project, usage_records.c.key_id, day)
+    tokens = usage_records.c.prompt_tokens + usage_records.c.completion_tokens
+    query = (
+        sa.select(*group, sa.func.coalesce(sa.func.sum(usage_records.c.cost_micros), 0), sa.func.sum(tokens))
+        .where(usage_records.c.outcome.is_not(None), usage_records.c.accepted_at_ms >= since_ms)
+        .group_by(*group)
+    )
+    return [UsedInDay(row[0], row[1], int(row[2]), int(row[3]), int(row[4])) for row in connection.execute(query)]
+
+
+def _has_project(connection: Connection, name: str) -> bool:
+    return connection.execute(sa.select(projects.c.name).where(projects.c.name == name)).first() is not None
+
+
+def _require_key(connection: Connection, project: str, key_id: str) -> None:
+    where = (keys.c.id == key_id) & (keys.c.project == project)
+    if connection.execute(sa.select(keys.c.id).where(where)).first() is None:
+        raise NotFoundError(f"There is no key {key_id!r} in the project {project!r}.", param="key_id")
 
 
 def _limits(row: sa.Row[tuple[object, ...]]) -> Limits:

@@ -1,7 +1,7 @@
 """The journal: what was accepted and how it ended, in the order in which it happened, before it is in the database.
 
 A line is written with one system call, so that a kill of the process can take nothing from it; a thread brings lines to the disk in groups, so that a
-power cut costs at most the last group. Each line is `CRC32 JSON`, the JSON an array: `["a", …]` accepted, `["n", id, tokens]` noted on the way,
+power cut costs at most the last group. Each line is `CRC32 JSON`, the JSON an array: `["a", …]` accepted, `["n", id, usage]` noted on the way,
 `["s", …]` settled. Segments are numbered files; one is deleted when all of it is in the database.
 """
 
@@ -11,7 +11,7 @@ import json
 import os
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -47,9 +47,9 @@ class Journal:
         """Note that a request is let in."""
         self._write(("a", *request))
 
-    def note(self, request_id: str, completion_tokens: int) -> None:
+    def note(self, request_id: str, usage: TokenUsage) -> None:
         """Note how far an answer has come, so that a kill does not make it free."""
-        self._write(("n", request_id, completion_tokens))
+        self._write(("n", request_id, usage))
 
     def settle(self, settlement: Settlement) -> None:
         """Note how a request ended."""
@@ -153,8 +153,8 @@ def number_of(path: Path) -> int:
     return int(path.stem)
 
 
-Entry = AcceptedRequest | Settlement | tuple[str, int]
-"""A line: accepted, settled, or how many tokens a request had so far."""
+Entry = AcceptedRequest | Settlement | tuple[str, TokenUsage]
+"""A line: accepted, settled, or what a request had used so far."""
 
 
 def read_segment(path: Path) -> Iterator[Entry]:
@@ -178,10 +178,14 @@ def _checked(line: bytes) -> list[Any] | None:
 def _entry(fields: list[Any]) -> Entry:
     kind, *rest = fields
     if kind == "n":
-        return str(rest[0]), int(rest[1])
+        return str(rest[0]), _usage(rest[1])
     if kind == "a":
         request = AcceptedRequest(*rest)
         return request if request.price is None else request._replace(price=Price(*request.price))
     settlement = Settlement(*rest)
-    prompt, completion, cached, source = settlement.usage
-    return settlement._replace(usage=TokenUsage(prompt, completion, cached, TokenSource(source)))
+    return settlement._replace(usage=_usage(settlement.usage))
+
+
+def _usage(fields: Iterable[Any]) -> TokenUsage:
+    prompt, completion, cached, source = fields
+    return TokenUsage(prompt, completion, cached, TokenSource(source))

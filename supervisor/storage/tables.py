@@ -21,8 +21,7 @@ metadata = MetaData()
 projects = Table(
     "projects",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("name", Text, nullable=False),
+    Column("name", Text, primary_key=True),
     Column("created_at_ms", BigInteger, nullable=False),
     Column("requests_per_minute", Integer),
     Column("tokens_per_minute", Integer),
@@ -33,9 +32,9 @@ keys = Table(
     "keys",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("project", Text, ForeignKey("projects.id"), nullable=False, index=True),
-    Column("name", Text, nullable=False),
-    Column("digest", Text, nullable=False),
+    Column("project", Text, ForeignKey("projects.name"), nullable=False, index=True),
+    Column("label", Text, nullable=False),
+    Column("secret_sha256", Text, nullable=False),
     Column("scopes", Text, nullable=False),
     Column("created_at_ms", BigInteger, nullable=False),
     Column("expires_at_ms", BigInteger),
@@ -48,11 +47,13 @@ keys = Table(
 budgets = Table(
     "budgets",
     metadata,
-    Column("project", Text, ForeignKey("projects.id"), nullable=False),
+    Column("project", Text, ForeignKey("projects.name"), nullable=False),
+    # Nothing: the budget of the project as a whole. NULL could not be part of the key.
+    Column("key_id", Text, nullable=False),
     Column("period", Text, nullable=False),
     Column("unit", Text, nullable=False),
     Column("amount", BigInteger, nullable=False),
-    PrimaryKeyConstraint("project", "period", "unit"),
+    PrimaryKeyConstraint("project", "key_id", "period", "unit"),
 )
 
 # The columns of AcceptedRequest and of Settlement side by side; what is of the settlement is NULL while the request is on its way.

@@ -92,11 +92,10 @@ def settle(connection: Connection, settlements: Iterable[Settlement]) -> None:
         connection.execute(table.update().where(where), rows)
 
 
-def note(connection: Connection, counts: Mapping[str, int]) -> None:
-    """Note how many tokens open records have so far."""
+def note(connection: Connection, used: Mapping[str, TokenUsage]) -> None:
+    """Note what open records have used so far."""
     rows = [
-        {"record": key, "completion_tokens": count, "token_source": TokenSource.COUNTED.value}
-        for key, count in counts.items()
+        {"record": key, **dict(zip(_OF_SETTLEMENT[1:5], _open(usage)[1:5], strict=True))} for key, usage in used.items()
     ]
     if rows:
         where = (table.c.id == sa.bindparam("record")) & table.c.outcome.is_(None)
@@ -110,14 +109,14 @@ def reconcile(connection: Connection, now_ms: int) -> int:
     return len(found)
 
 
-def row_of(request: AcceptedRequest, settlement: Settlement | None, noted_tokens: int = 0) -> tuple[Any, ...]:
-    """A record as a row, in the order of the table's columns; `noted_tokens` are those of one that is still open."""
+def row_of(request: AcceptedRequest, settlement: Settlement | None, noted: TokenUsage) -> tuple[Any, ...]:
+    """A record as a row, in the order of the table's columns; `noted` is what one that is still open has used so far."""
     price = request.price
     return (
         request.id, request.project, request.key_id, request.endpoint, request.surface, request.stream, request.accepted_at_ms,
         request.client_request_id, request.batch_id, None if price is None else price.input_micros,
         None if price is None else price.output_micros, request.reserved_micros, request.reserved_tokens,
-        *(_open(noted_tokens) if settlement is None else _settled(settlement)),
+        *(_open(noted) if settlement is None else _settled(settlement)),
     )  # fmt: skip
 
 
@@ -128,12 +127,7 @@ def record_of(row: Row[Any]) -> UsageRecord:
     request = AcceptedRequest(price=_price(row), **fields)
     if values["outcome"] is None:
         return UsageRecord(request, None)
-    usage = TokenUsage(
-        values["prompt_tokens"],
-        values["completion_tokens"],
-        values["cached_tokens"],
-        TokenSource(values["token_source"]),
-    )
+    usage = _used(row)
     settled = {name: values[name] for name in Settlement._fields if name != "usage"}
     return UsageRecord(request, Settlement(usage=usage, **settled))
 
@@ -214,9 +208,15 @@ def _settled(settlement: Settlement) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _open(noted_tokens: int) -> tuple[Any, ...]:
-    source = TokenSource.COUNTED if noted_tokens else TokenSource.NONE
-    return (None, 0, noted_tokens, 0, source.value, *(None,) * (len(_OF_SETTLEMENT) - 5))
+def _open(noted: TokenUsage) -> tuple[Any, ...]:
+    counts = (noted.prompt_tokens, noted.completion_tokens, noted.cached_tokens, noted.source.value)
+    return (None, *counts, *(None,) * (len(_OF_SETTLEMENT) - 5))
+
+
+def _used(row: Row[Any]) -> TokenUsage:
+    values = row._mapping
+    counts = (values["prompt_tokens"], values["completion_tokens"], values["cached_tokens"])
+    return TokenUsage(*counts, TokenSource(values["token_source"]))
 
 
 def _price(row: Row[Any]) -> Price | None:
@@ -228,6 +228,6 @@ def _price(row: Row[Any]) -> Price | None:
 
 def _interrupted(row: Row[Any], now_ms: int) -> Settlement:
     values, price = row._mapping, _price(row)
-    usage = TokenUsage(0, values["completion_tokens"], 0, TokenSource(values["token_source"]))
+    usage = _used(row)
     cost = None if price is None else cost_micros(usage, price)
     return Settlement(values["id"], INTERRUPTED, usage, cost, now_ms, error_code="supervisor_killed")

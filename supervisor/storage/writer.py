@@ -13,7 +13,7 @@ from sqlalchemy.engine import Engine
 
 from supervisor.storage import usage
 from supervisor.storage.journal import Entry, number_of, read_segment, segments
-from supervisor.storage.records import AcceptedRequest, Settlement
+from supervisor.storage.records import AcceptedRequest, Settlement, TokenUsage
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +21,7 @@ PENDING_LIMIT = 50_000
 """Entries kept in memory; beyond it they are read from the journal again once the database answers."""
 BATCH_LIMIT = 5_000
 RETRY_SECONDS = 1.0
+NOTHING = TokenUsage()
 
 
 class Writer:
@@ -135,7 +136,7 @@ class Writer:
 def write_entries(connection: sa.Connection, entries: Iterable[Entry]) -> None:
     """Write entries in their order; what both begins and ends among them is one row."""
     opened: dict[str, AcceptedRequest] = {}
-    noted: dict[str, int] = {}
+    noted: dict[str, TokenUsage] = {}
     ended: dict[str, Settlement] = {}
     for entry in entries:
         if isinstance(entry, AcceptedRequest):
@@ -145,7 +146,7 @@ def write_entries(connection: sa.Connection, entries: Iterable[Entry]) -> None:
         else:
             noted[entry[0]] = entry[1]
     usage.write(
-        connection, [usage.row_of(request, ended.get(key), noted.get(key, 0)) for key, request in opened.items()]
+        connection, [usage.row_of(request, ended.get(key), noted.get(key, NOTHING)) for key, request in opened.items()]
     )
     usage.note(connection, {key: count for key, count in noted.items() if key not in opened})
     usage.settle(connection, [settlement for key, settlement in ended.items() if key not in opened])

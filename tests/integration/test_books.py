@@ -20,9 +20,10 @@ import sqlalchemy as sa
 from supervisor.clock import SystemClock
 from supervisor.errors import NotFoundError
 from supervisor.storage import holders, usage
+from supervisor.storage.accounts import Budget, BudgetUnit, KeyRecord, Limits, Period, Project
 from supervisor.storage.books import Books, StoragePlan
 from supervisor.storage.database import HEAD_REVISION, StorageRefusedError, StorageUnavailableError, open_sqlite
-from supervisor.storage.holders import AlreadyExistsError, Budget, KeyRecord, Limits, Period, Project, Unit
+from supervisor.storage.holders import AlreadyExistsError
 from supervisor.storage.journal import read_segment, segments
 from supervisor.storage.records import AcceptedRequest, Price, Scope, Settlement, TokenSource, TokenUsage
 from supervisor.storage.usage import UsageFilter
@@ -111,7 +112,7 @@ async def test_saying_it_twice_changes_nothing(books: Books) -> None:
 async def test_what_ends_in_another_batch_than_it_began_is_one_record(books: Books) -> None:
     books.accept(accepted("one"))
     assert (await books.query(usage.page, UsageFilter(), 10))[0].settlement is None
-    books.note("one", 7)
+    books.note("one", TokenUsage(3, 7, 0, TokenSource.COUNTED))
     await books.query(usage.sums, UsageFilter())
     books.settle(settled("one"))
     (record,) = await books.query(usage.page, UsageFilter(), 10)
@@ -168,37 +169,61 @@ async def test_old_records_are_forgotten(plan: StoragePlan, tmp_path: Path) -> N
 
 
 async def test_projects_keys_and_budgets_are_kept(books: Books) -> None:
-    project = Project("team", "The team", NOW_MS, Limits(60, None, 4))
+    project = Project("team", Limits(60, None, 4))
     key = KeyRecord(
-        "kid", "team", "laptop", "d" * 64, frozenset({Scope.INFERENCE, Scope.READ}), NOW_MS, NOW_MS + 1, None, Limits(1)
+        "kid",
+        "team",
+        bytes(32),
+        frozenset({Scope.INFERENCE, Scope.READ}),
+        NOW_MS,
+        "laptop",
+        NOW_MS + 1,
+        None,
+        Limits(1),
     )
-    budget = Budget("team", Period.DAY, Unit.MICROS, 0)
+    budget = Budget("team", Period.DAY, BudgetUnit.MICROS, 0)
+    own = replace(budget, key_id="kid", amount=3)
     await books.query(holders.add_project, project)
     with pytest.raises(AlreadyExistsError):
         await books.query(holders.add_project, project)
     await books.query(holders.add_key, key)
     await books.query(holders.set_budget, replace(budget, amount=5))
     await books.query(holders.set_budget, budget)
-    await books.query(holders.change_project, replace(project, name="Team"))
-    assert await books.query(holders.all_projects) == [replace(project, name="Team")]
+    await books.query(holders.set_budget, own)
+    await books.query(holders.change_project, replace(project, limits=Limits(7)))
+    assert await books.query(holders.all_projects) == [replace(project, limits=Limits(7))]
     assert await books.query(holders.all_keys) == [key]
-    assert await books.query(holders.all_budgets) == [budget]
+    assert await books.query(holders.all_budgets) == [budget, own]
     for _ in range(2):
         await books.query(holders.revoke_key, "kid", NOW_MS + 9)
     assert (await books.query(holders.all_keys))[0].revoked_at_ms == NOW_MS + 9
-    assert await books.query(holders.remove_budget, "team", Period.DAY, Unit.MICROS)
-    assert not await books.query(holders.remove_budget, "team", Period.DAY, Unit.MICROS)
+    assert await books.query(holders.remove_budget, budget)
+    assert not await books.query(holders.remove_budget, budget)
+    assert await books.query(holders.all_budgets) == [own]
 
 
 async def test_what_names_nothing_is_refused(books: Books) -> None:
-    key = KeyRecord("kid", "nobody", "laptop", "d" * 64, frozenset(Scope), NOW_MS)
+    await books.query(holders.add_project, Project("team"))
     for call in (
-        books.query(holders.add_key, key),
+        books.query(holders.add_key, KeyRecord("kid", "nobody", bytes(32), frozenset(Scope), NOW_MS)),
         books.query(holders.revoke_key, "kid", NOW_MS),
-        books.query(holders.set_budget, Budget("nobody", Period.DAY, Unit.MICROS, 1)),
+        books.query(holders.change_project, Project("nobody")),
+        books.query(holders.set_budget, Budget("nobody", Period.DAY, BudgetUnit.MICROS, 1)),
+        books.query(holders.set_budget, Budget("team", Period.DAY, BudgetUnit.MICROS, 1, "nobody")),
     ):
         with pytest.raises(NotFoundError):
             await call
+
+
+async def test_what_was_used_is_added_up_by_day_to_restore_the_ledger(books: Books) -> None:
+    day_ms = NOW_MS - NOW_MS % holders.DAY_MS
+    for number, (key, days) in enumerate([("k1", 0), ("k1", 0), (None, 0), ("k1", -1), ("k1", -9)]):
+        books.accept(accepted(f"r{number}", key_id=key, accepted_at_ms=day_ms + days * holders.DAY_MS + number))
+        books.settle(settled(f"r{number}"))
+    used = await books.query(holders.used_by_day, day_ms - 2 * holders.DAY_MS)
+    assert sorted((row.key_id or "", row.day_start_ms - day_ms, row.micros, row.tokens) for row in used) == [
+        ("", 0, 50, 30), ("k1", -holders.DAY_MS, 50, 30), ("k1", 0, 100, 60),
+    ]  # fmt: skip
 
 
 WORKER = """
@@ -207,6 +232,7 @@ from pathlib import Path
 from supervisor.clock import SystemClock
 from supervisor.errors import NotFoundError
 from supervisor.storage.books import Books, StoragePlan
+from supervisor.storage.records import TokenSource, TokenUsage
 from tests.integration.test_books import accepted, settled
 
 async def main(folder, url, run):
@@ -216,7 +242,7 @@ async def main(folder, url, run):
         books.accept(accepted(name))
         os.write(1, f"a {name}\\n".encode())
         if number % 3:
-            books.note(name, 5)
+            books.note(name, TokenUsage(1, 5, 0, TokenSource.COUNTED))
             books.settle(settled(name))
             os.write(1, f"s {name}\\n".encode())
         await asyncio.sleep(0)
@@ -260,7 +286,7 @@ async def test_a_kill_loses_and_doubles_nothing(plan: StoragePlan, tmp_path: Pat
 async def test_an_interrupted_answer_costs_what_was_noted(plan: StoragePlan, tmp_path: Path) -> None:
     books = await Books.open(plan, tmp_path, SystemClock())
     books.accept(accepted("one"))
-    books.note("one", 9)
+    books.note("one", TokenUsage(4, 9, 0, TokenSource.COUNTED))
     await books.close()
     books = await Books.open(plan, tmp_path, SystemClock())
     assert books.reconciled == 1
@@ -268,7 +294,7 @@ async def test_an_interrupted_answer_costs_what_was_noted(plan: StoragePlan, tmp
     assert record is not None
     assert record.settlement is not None
     assert record.settlement.outcome == usage.INTERRUPTED
-    assert (record.settlement.usage.completion_tokens, record.settlement.cost_micros) == (9, 18)
+    assert (record.settlement.usage.completion_tokens, record.settlement.cost_micros) == (9, 22)
     await books.close()
 
 

@@ -15,6 +15,9 @@ from pydantic import SecretStr
 
 from supervisor.errors import ForbiddenError, MalformedRequestError, NotFoundError, UnauthorizedError
 from supervisor.events import Event
+from supervisor.gateway.accounting.callers import ANYONE
+from supervisor.gateway.accounting.keys import Keyring
+from supervisor.testing import FakeClock
 from web.assets import IMMUTABLE, REVALIDATE, Assets
 from web.auth import KeyCheck
 from web.bodies import parse_json_object
@@ -94,23 +97,27 @@ def test_the_client_behind_proxies() -> None:
 
 
 def test_keys() -> None:
-    keys = KeyCheck(SecretStr("secret"))
-    keys.check("Bearer secret", None)
-    keys.check("bearer  secret", None)
-    keys.check(None, keys.session())
+    keys = key_check("secret")
+    assert keys.identify("Bearer secret", None) is ANYONE
+    assert keys.identify("bearer  secret", None) is ANYONE
+    assert keys.identify(None, keys.session()) is ANYONE
     for authorization, cookie in [
         (None, None),
-        ("secret", None),
         ("Bearer x", "y"),
         (None, ""),
         ("Bearer sécret", "é"),
     ]:
         with pytest.raises(UnauthorizedError):
-            keys.check(authorization, cookie)
+            keys.identify(authorization, cookie)
     assert not keys.accepts(None)
     assert not keys.accepts(7)
-    assert keys.session() != KeyCheck(SecretStr("other")).session()
-    KeyCheck(None).check(None, None)
+    assert keys.session() != key_check("other").session()
+    assert key_check(None).identify(None, None) is ANYONE
+
+
+def key_check(key: str | None) -> KeyCheck:
+    """With the server's own key, or open."""
+    return KeyCheck(None if key is None else SecretStr(key), Keyring(FakeClock(), key))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING, cast
 
 from supervisor.errors import LlamavisorError, RequestTimeoutError
+from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.admission.admission import Waiting
 from supervisor.gateway.calls import Call
 from supervisor.gateway.exchange import Answer, Exchange
@@ -193,11 +194,12 @@ class DoorConnection(asyncio.Protocol):
         if head.headers[b"host"] != self._host:
             door.check_host(head, self._transport)
             self._host = head.headers[b"host"]
+        caller = door.caller_of(head)
         call = door.call_of(head, body, given)
         if call.wants_stream:
-            await self._answer_stream(call, head, given)
+            await self._answer_stream(call, caller, head, given)
             return
-        async with door.gateway.exchange(call) as exchange:
+        async with door.gateway.exchange(call, caller) as exchange:
             answer = await exchange.answer()
             if answer.is_stream:
                 await self._stream(exchange, answer, head, given)
@@ -208,7 +210,7 @@ class DoorConnection(asyncio.Protocol):
         headers = {**answer.headers, wire.PROCESSING_MS: str(round(answer.milliseconds))}
         self._transport.write(wire.whole(answer.status, headers, answer.body, given, closes=not head.keeps_alive))
 
-    async def _answer_stream(self, call: Call, head: PlainHead, given: str) -> None:
+    async def _answer_stream(self, call: Call, caller: Caller, head: PlainHead, given: str) -> None:
         """Keep the connection alive while the request waits; once that has cost the status, what goes wrong is said in the stream."""
         begun = self._loop.time()
         has_begun = False
@@ -222,7 +224,7 @@ class DoorConnection(asyncio.Protocol):
                 self._write_chunk(waiting_comment(waiting))
 
         try:
-            async with self._door.gateway.exchange(call, on_wait=tell) as exchange:
+            async with self._door.gateway.exchange(call, caller, on_wait=tell) as exchange:
                 answer = await exchange.answer()
                 if answer.is_stream:
                     await self._stream(exchange, answer, head, given, has_begun=has_begun)

@@ -11,8 +11,11 @@ from aiohttp import web
 from supervisor.config.gateway_settings import GatewaySettings
 from supervisor.config.server_settings import ServerSettings
 from supervisor.core import Supervisor
+from supervisor.gateway.accounting.callers import Caller
+from supervisor.gateway.accounting.keys import require_scope
 from supervisor.gateway.calls import INFERENCE_PATHS, Call, check
 from supervisor.gateway.gateway import Gateway
+from supervisor.storage.records import Scope
 from web.bodies import parse_json_object
 from web.door.connection import DoorConnection
 from web.door.head import PlainHead, plain_lines
@@ -62,9 +65,14 @@ class Door:
             [head.headers[b"host"].decode("latin-1")], str(own[0]) if isinstance(own, tuple) else None
         )
 
+    def caller_of(self, head: PlainHead) -> Caller:
+        """Who makes a plain request; UnauthorizedError, ForbiddenError."""
+        caller = self._guard.identify(head.get(b"authorization"), None)
+        require_scope(caller, Scope.INFERENCE)
+        return caller
+
     def call_of(self, head: PlainHead, body: bytes, request_id: str) -> Call:
-        """The call that a plain request makes, once who makes it may. Errors as those of the long way."""
-        self._guard.check_caller(head.get(b"authorization"), None)
+        """The call that a plain request makes. Errors as those of the long way."""
         self._guard.check_takes_work(self._supervisor)
         document = parse_json_object(body)
         check(head.path, document)

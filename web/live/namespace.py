@@ -11,8 +11,11 @@ from aiohttp import hdrs, web
 from socketio.exceptions import ConnectionRefusedError as RefusedError
 
 from supervisor.core import Supervisor
-from supervisor.errors import LlamavisorError, MalformedRequestError, UnauthorizedError
+from supervisor.errors import ForbiddenError, LlamavisorError, MalformedRequestError, UnauthorizedError
+from supervisor.gateway.accounting.callers import Caller
+from supervisor.gateway.accounting.keys import require_scope
 from supervisor.process.instance import Instance
+from supervisor.storage.records import Scope
 from web import views
 from web.auth import SESSION_COOKIE, KeyCheck
 from web.live.fanout import EVERYTHING, Fanout
@@ -20,6 +23,8 @@ from web.live.fanout import EVERYTHING, Fanout
 logger = logging.getLogger(__name__)
 
 LOG_LINES = 200
+# What only a key with the scope `admin` may send.
+CHANGES = frozenset({"startModel", "stopModel", "restartServer", "startLlamaServer"})
 Payload = Mapping[str, Any]
 EventHandler = Callable[[str, Payload], Awaitable[dict[str, Any]]]
 
@@ -33,6 +38,7 @@ class StatusNamespace(socketio.AsyncNamespace):  # type: ignore[misc]
         self._fanout = fanout
         self._keys = keys
         self._queued_messages = queued_messages
+        self._callers: dict[str, Caller] = {}
         self._handlers: dict[str, EventHandler] = {
             "requestModels": self._models,
             "requestMetrics": self._metrics,
@@ -64,16 +70,18 @@ class StatusNamespace(socketio.AsyncNamespace):  # type: ignore[misc]
         """Let the client in by header, cookie or `auth: {token}`; its first `llamaStatus` follows by itself."""
         request: web.Request = environ["aiohttp.request"]
         token = auth.get("token") if isinstance(auth, dict) else None
-        if token is not None and self._keys.accepts(token):
-            return
+        authorization = f"Bearer {token}" if isinstance(token, str) else request.headers.get(hdrs.AUTHORIZATION)
         try:
-            self._keys.check(request.headers.get(hdrs.AUTHORIZATION), request.cookies.get(SESSION_COOKIE))
-        except UnauthorizedError as error:
+            caller = self._keys.identify(authorization, request.cookies.get(SESSION_COOKIE))
+            require_scope(caller, Scope.READ)
+        except (UnauthorizedError, ForbiddenError) as error:
             raise RefusedError(str(error), {"code": error.code}) from None
+        self._callers[sid] = caller
 
     async def on_disconnect(self, sid: str, reason: str) -> None:
         """Forget the client."""
         self._fanout.leave(sid)
+        self._callers.pop(sid, None)
 
     async def _answer(self, sid: str, event: str, values: list[Any]) -> dict[str, Any]:
         try:
@@ -83,6 +91,8 @@ class StatusNamespace(socketio.AsyncNamespace):  # type: ignore[misc]
             handler = self._handlers.get(event)
             if handler is None:
                 raise MalformedRequestError(f"There is no event {event!r}.", param="event", code="unknown_event")
+            if event in CHANGES:
+                require_scope(self._callers[sid], Scope.ADMIN)
             return self._reply({"success": True, "data": await handler(sid, payload)})
         except LlamavisorError as error:
             return self._reply({"success": False, "error": str(error), "code": error.code})

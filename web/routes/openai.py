@@ -15,7 +15,7 @@ from supervisor.gateway.calls import CHAT, COMPLETIONS, EMBEDDINGS, Call, check
 from supervisor.gateway.exchange import Answer, Exchange
 from web.bodies import parse_json_object, read_body
 from web.errors import error_body
-from web.keys import REQUEST_ID, SUPERVISOR
+from web.keys import CALLER, REQUEST_ID, SUPERVISOR
 from web.live.engine import bound_send_buffer
 from web.registry import EVENT_STREAM, Body, Policy, Reply, RouteTable, Schema
 from web.schemas import BOOLEAN, INTEGER, NUMBER, STRING, array, described, record, ref
@@ -89,7 +89,7 @@ create_embeddings = _inference(EMBEDDINGS, "Embed texts")
     "GET",
     "/v1/models",
     summary="What can be named as `model`",
-    policy=Policy.READ,
+    policy=Policy.ANY,
     responses={200: Reply("The models.", record({"object": {"const": "list"}, "data": array(_MODEL)}))},
 )
 async def list_models(request: web.Request) -> web.Response:
@@ -101,7 +101,7 @@ async def list_models(request: web.Request) -> web.Response:
     "GET",
     "/v1/models/{id:.+}",
     summary="One model",
-    policy=Policy.READ,
+    policy=Policy.ANY,
     responses={200: Reply("The model.", _MODEL), 404: _REFUSALS[404]},
 )
 async def show_model(request: web.Request) -> web.Response:
@@ -117,7 +117,7 @@ async def _pass_on(request: web.Request, path: str) -> web.StreamResponse:
     call = Call(path, body, document, _headers(request))
     if call.wants_stream:
         return await _Stream(request).answer(call)
-    async with supervisor.gateway.exchange(call) as exchange:
+    async with supervisor.gateway.exchange(call, request[CALLER]) as exchange:
         answer = await exchange.answer()
     return _whole(answer)
 
@@ -148,7 +148,7 @@ class _Stream:
         """Send the answer, whole; or as far as it came, an event that says why it ends, and an end that cannot be taken for a good one."""
         telling = asyncio.create_task(self._tell(), name="waiting")
         try:
-            async with self._supervisor.gateway.exchange(call, on_wait=self._wait) as exchange:
+            async with self._supervisor.gateway.exchange(call, self._request[CALLER], on_wait=self._wait) as exchange:
                 await _ended(telling)
                 answer = await exchange.answer()
                 if answer.is_stream:

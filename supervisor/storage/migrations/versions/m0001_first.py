@@ -15,8 +15,7 @@ def upgrade() -> None:
     """Make every table."""
     op.create_table(
         "projects",
-        sa.Column("id", sa.Text(), primary_key=True),
-        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), primary_key=True),
         sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
         sa.Column("requests_per_minute", sa.Integer()),
         sa.Column("tokens_per_minute", sa.Integer()),
@@ -62,18 +61,19 @@ def upgrade() -> None:
     op.create_index("ix_usage_project_accepted", "usage_records", ["project", "accepted_at_ms"])
     op.create_table(
         "budgets",
-        sa.Column("project", sa.Text(), sa.ForeignKey("projects.id"), nullable=False),
+        sa.Column("project", sa.Text(), sa.ForeignKey("projects.name"), nullable=False),
+        sa.Column("key_id", sa.Text(), nullable=False),
         sa.Column("period", sa.Text(), nullable=False),
         sa.Column("unit", sa.Text(), nullable=False),
         sa.Column("amount", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("project", "period", "unit"),
+        sa.PrimaryKeyConstraint("project", "key_id", "period", "unit"),
     )
     op.create_table(
         "keys",
         sa.Column("id", sa.Text(), primary_key=True),
-        sa.Column("project", sa.Text(), sa.ForeignKey("projects.id"), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("project", sa.Text(), sa.ForeignKey("projects.name"), nullable=False),
+        sa.Column("label", sa.Text(), nullable=False),
+        sa.Column("secret_sha256", sa.Text(), nullable=False),
         sa.Column("scopes", sa.Text(), nullable=False),
         sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
         sa.Column("expires_at_ms", sa.BigInteger()),
