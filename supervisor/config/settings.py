@@ -100,7 +100,7 @@ class Settings(StrictModel):
     models: ModelsSettings = Field(default_factory=ModelsSettings, description="Models on this machine.")
     logging: LoggingSettings = Field(default_factory=LoggingSettings, description="The supervisor's own log.")
     accounting: AccountingSettings = Field(
-        default_factory=AccountingSettings, description="What tokens cost, default limits, and reservations."
+        default_factory=AccountingSettings, description="Prices, default limits, and what is held back of budgets."
     )
     reload_on_change: Flag = Field(False, description="Read the configuration file again whenever it changes.")
     defaults: SupervisionSettings = Field(
