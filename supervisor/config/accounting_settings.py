@@ -110,7 +110,7 @@ class AccountingSettings(StrictModel):
         "with a budget in money cannot use it.",
     )
     limits: LimitsSettings = Field(
-        default_factory=LimitsSettings, description="The limits where a key or a project has none of its own."
+        default_factory=LimitsSettings, description="Limits of keys and projects that have none of their own."
     )
     reservation: ReservationSettings = Field(
         default_factory=ReservationSettings,

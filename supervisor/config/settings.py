@@ -108,7 +108,7 @@ class Settings(StrictModel):
     gateway: GatewaySettings = Field(default_factory=GatewaySettings, description="The way of a request to its engine.")
     storage: StorageSettings = Field(default_factory=StorageSettings, description="What is kept, and where.")
     accounting: AccountingSettings = Field(
-        default_factory=AccountingSettings, description="What tokens cost, default limits, and reservations."
+        default_factory=AccountingSettings, description="Prices, default limits, and what is held back of budgets."
     )
     reload_on_change: Flag = Field(False, description="Read the configuration file again whenever it changes.")
     defaults: SupervisionSettings = Field(

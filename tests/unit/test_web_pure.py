@@ -13,7 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from supervisor.errors import ForbiddenError, MalformedRequestError, NotFoundError, UnauthorizedError
+from supervisor.errors import (
+    BudgetExceededError,
+    ForbiddenError,
+    MalformedRequestError,
+    NotFoundError,
+    RateLimitedError,
+    UnauthorizedError,
+)
 from supervisor.events import Event
 from supervisor.gateway.accounting.callers import ANYONE
 from supervisor.gateway.accounting.keys import Keyring
@@ -21,7 +28,7 @@ from supervisor.testing import FakeClock
 from web.assets import IMMUTABLE, REVALIDATE, Assets
 from web.auth import KeyCheck
 from web.bodies import parse_json_object
-from web.errors import error_headers, error_type
+from web.errors import error_body, error_headers, error_type
 from web.live.limits import LiveLimits, TokenBucket
 from web.live.wire import StrictJson, event_frame, websocket_frame
 from web.negotiation import prefers_html
@@ -155,6 +162,17 @@ def test_error_types_and_headers() -> None:
     ]  # fmt: skip
     error = ForbiddenError("no", retry_after_seconds=1.2)
     assert error_headers(error).items() >= {"Retry-After": "2", "retry-after-ms": "1200"}.items()
+
+
+def test_a_used_up_budget_is_not_to_be_tried_again_and_says_so_where_either_dialect_looks() -> None:
+    error = BudgetExceededError("Budget exceeded: all of it.", details={"detail": "Budget exceeded"})
+    assert error_headers(error) == {"x-should-retry": "false"}
+    body = error_body(error)
+    assert body["detail"] == body["error"]["message"] == "Budget exceeded: all of it."
+    assert (body["error"]["code"], error.status) == ("insufficient_quota", 429)
+    limited = RateLimitedError("Rate limit exceeded.", retry_after_seconds=2)
+    assert error_headers(limited)["x-should-retry"] == "true"
+    assert set(error_body(limited)) == {"error"}
 
 
 def test_a_bucket_allows_bursts_and_refills() -> None:
