@@ -13,6 +13,7 @@
     ├── RequestTimeoutError         408 request_timeout
     ├── PayloadTooLargeError        413 payload_too_large
     ├── InvalidConfigurationError   422 invalid_configuration
+    ├── SurfaceNotSupportedError    501 surface_not_supported
     ├── EngineDiedError             502 engine_died
     ├── NotAvailableError           503 not_available
     ├── EngineDeadlineError         504 engine_deadline
@@ -116,6 +117,12 @@ class InvalidConfigurationError(LlamavisorError):
     """The configuration is refused; the old one, if any, stays in force."""
 
     code, status = "invalid_configuration", 422
+
+
+class SurfaceNotSupportedError(LlamavisorError):
+    """The engine does not have this route, or not with the settings that it runs with; `remedy` says which have it."""
+
+    code, status = "surface_not_supported", 501
 
 
 class EngineDiedError(LlamavisorError):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Mapping
 
+from aiohttp import hdrs
 from pydantic import SecretStr
 
 from supervisor.errors import UnauthorizedError
@@ -55,6 +57,12 @@ class KeyCheck:
         given = authorization is not None
         message = "The key is not valid." if given else "A key is needed."
         raise UnauthorizedError(message, remedy="Send `Authorization: Bearer KEY` with the server's key.")
+
+
+def authorization_of(headers: Mapping[str, str]) -> str | None:
+    """What a client presents: its `Authorization` header, else the `X-Api-Key` of Anthropic's clients as one."""
+    key = headers.get("X-Api-Key")
+    return headers.get(hdrs.AUTHORIZATION, None if key is None else f"Bearer {key}")
 
 
 def _digest(secret: bytes) -> bytes:

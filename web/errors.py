@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from aiohttp import web
-
 from supervisor.errors import LlamavisorError
 
 MILLISECONDS = 1_000
 SERVER_ERROR_STATUS = 500
-NOT_AVAILABLE_STATUS = 503
+# What is not there, or not there now, and does not come back by itself.
+HOPELESS_STATUSES = frozenset({501, 503})
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
@@ -58,14 +57,9 @@ def error_headers(error: LlamavisorError) -> dict[str, str]:
     """
     seconds = error.retry_after_seconds
     if seconds is None:
-        return {"x-should-retry": "false"} if error.status == NOT_AVAILABLE_STATUS else {}
+        return {"x-should-retry": "false"} if error.status in HOPELESS_STATUSES else {}
     return {
         "Retry-After": str(max(1, math.ceil(seconds))),
         "retry-after-ms": str(int(seconds * MILLISECONDS)),
         "x-should-retry": "true",
     }
-
-
-def error_response(error: LlamavisorError) -> web.Response:
-    """The error as JSON, with its status and headers."""
-    return web.json_response(error_body(error), status=error.status, headers=error_headers(error))

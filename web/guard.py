@@ -8,7 +8,7 @@ from aiohttp import hdrs, web
 
 from supervisor.config.server_settings import ServerSettings
 from supervisor.errors import NotAvailableError
-from web.auth import SESSION_COOKIE, KeyCheck
+from web.auth import SESSION_COOKIE, KeyCheck, authorization_of
 from web.errors import UnsupportedMediaTypeError
 from web.keys import CLIENT_ADDRESS, REQUEST_ID, STARTED, SUPERVISOR
 from web.origins import FetchMetadata, OriginRules, client_address, is_trusted
@@ -60,7 +60,7 @@ class Guard:
     def _check_policy(self, request: web.Request, route: Route) -> None:
         if route.policy is Policy.OPEN:
             return
-        self.keys.check(request.headers.get(hdrs.AUTHORIZATION), request.cookies.get(SESSION_COOKIE))
+        self.keys.check(authorization_of(request.headers), request.cookies.get(SESSION_COOKIE))
         if route.policy is Policy.INFERENCE and request.app[SUPERVISOR].draining:
             message = "The server is shutting down and takes no new work."
             raise NotAvailableError(message, code="shutting_down", retry_after_seconds=DRAINING_RETRY_SECONDS)

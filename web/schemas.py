@@ -60,6 +60,20 @@ _ERROR = record(
     }
 )
 
+_ANTHROPIC_ERROR = record(
+    {
+        "type": {"const": "error"},
+        "error": record(
+            {
+                "type": described(STRING, "The class of the error."),
+                "message": described(STRING, "What is wrong and what to do, for people."),
+                "code": described(STRING, "The error, for programs."),
+            },
+            optional_keys=("code",),
+        ),
+    }
+)
+
 _STATE_SEQ = described(INTEGER, "Counts its changes of state within an epoch; a gap means that some were missed.")
 
 _MODEL = record(
@@ -140,6 +154,7 @@ _HEALTH = record(
 
 COMPONENTS: dict[str, Schema] = {
     "Error": _ERROR,
+    "AnthropicError": _ANTHROPIC_ERROR,
     "Model": _MODEL,
     "Instance": _INSTANCE,
     "HistoryEntry": _HISTORY_ENTRY,

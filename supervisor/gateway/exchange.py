@@ -10,6 +10,7 @@ import aiohttp
 from supervisor.clock import Clock
 from supervisor.errors import LlamavisorError
 from supervisor.gateway.calls import Call
+from supervisor.gateway.dialects import engine_error
 from supervisor.gateway.losses import (
     AMID,
     BEFORE,
@@ -17,11 +18,11 @@ from supervisor.gateway.losses import (
     check_refusal,
     explain_loss,
     incomplete,
-    openai_error,
     silent,
 )
 from supervisor.gateway.silence import Silence
 from supervisor.gateway.sse import StreamJudge, tokens_told
+from supervisor.gateway.surfaces import check_supported, surface_of
 from supervisor.gateway.traffic import Outcome, Record, outcome_of
 from supervisor.gateway.upstream import Upstream
 from supervisor.process.observe import Traffic
@@ -58,7 +59,7 @@ class Exchange:
         self._pulse = pulse
         self._silence = silence
         self._clock = clock
-        self._judge = StreamJudge()
+        self._judge = StreamJudge(surface_of(call.path).end)
         self._response: aiohttp.ClientResponse | None = None
         self._cut: LlamavisorError | None = None
 
@@ -81,7 +82,7 @@ class Exchange:
 
     @property
     def is_done(self) -> bool:
-        """Whether a stream came to an end that the client may take for one: `[DONE]`, and nothing broken before or after it."""
+        """Whether a stream came to an end that the client may take for one: its last event, and nothing broken before or after it."""
         return self._judge.is_done and self._judge.fault is None
 
     def cut(self, why: LlamavisorError) -> None:
@@ -175,9 +176,11 @@ class Exchange:
     def _whole(self, response: aiohttp.ClientResponse, body: bytes) -> Answer:
         """An answer in one piece, an error included."""
         if response.status >= HTTPStatus.BAD_REQUEST:
+            instance, engine = self._upstream.instance.name, self._upstream.spec.engine
+            check_supported(instance, engine, self._call.path, response.status, body)
             failed = response.status >= HTTPStatus.INTERNAL_SERVER_ERROR
             self._record.settle(Outcome.ENGINE_ERROR if failed else Outcome.REFUSED)
-            return self._answered(response, openai_error(body, response.status), content_type=JSON)
+            return self._answered(response, engine_error(self._call.path, body, response.status), content_type=JSON)
         if response.content_type == JSON and not body.rstrip().endswith((b"}", b"]")):
             raise incomplete(self._upstream.instance, "its JSON ends too early")
         self._record.count_tokens(tokens_told(body) or 0)

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Mapping
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from supervisor.errors import LlamavisorError
-from supervisor.gateway.calls import CHAT, COMPLETIONS, EMBEDDINGS, Call, check
+from supervisor.gateway.calls import (
+    CHAT,
+    COMPLETIONS,
+    COUNT_TOKENS,
+    EMBEDDINGS,
+    MESSAGES,
+    RERANK,
+    RESPONSES,
+    Call,
+    check,
+)
 from supervisor.gateway.exchange import Answer, Exchange
 from web.bodies import parse_json_object, read_body
-from web.errors import error_body
+from web.dialects import error_event
 from web.keys import REQUEST_ID, SUPERVISOR
 from web.live.engine import bound_send_buffer
 from web.registry import EVENT_STREAM, Body, Policy, Reply, RouteTable, Schema
-from web.schemas import BOOLEAN, INTEGER, NUMBER, STRING, array, described, record, ref
+from web.schemas import INTEGER, STRING, array, record
+from web.surface_schemas import BODIES, refusals
 
 routes = RouteTable("OpenAI")
 
@@ -29,50 +38,25 @@ LAST_WORDS_SECONDS = 0.5
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 _MODEL: Schema = record({"id": STRING, "object": {"const": "model"}, "created": INTEGER, "owned_by": STRING})
-_SAMPLING: dict[str, Schema] = {
-    "model": described(STRING, "An instance's name or a model's id; left out, the default instance."),
-    "stream": described(BOOLEAN, "Answer in server-sent events, as the engine sends them."),
-    "temperature": {**NUMBER, "minimum": 0, "maximum": 2},
-    "top_p": {**NUMBER, "minimum": 0, "maximum": 1},
-    "top_k": {**INTEGER, "minimum": 1},
-    "max_tokens": {**INTEGER, "minimum": 1},
-    "repeat_penalty": {**NUMBER, "minimum": 0},
-}
-_MESSAGE: Schema = {"type": "object", "properties": {"role": STRING}, "required": ["role"]}
-_BODIES: Mapping[str, Schema] = {
-    CHAT: {"type": "object", "properties": {"messages": array(_MESSAGE), **_SAMPLING}, "required": ["messages"]},
-    COMPLETIONS: {"type": "object", "properties": {"prompt": {}, **_SAMPLING}},
-    EMBEDDINGS: {"type": "object", "properties": {"input": {}, "model": _SAMPLING["model"]}},
-}
-_REFUSALS = {
-    400: Reply(
-        "The request breaks the contract, or the engine refuses it; `error.param` names the field.", ref("Error")
-    ),
-    404: Reply("No such model; the message has the nearest.", ref("Error")),
-    408: Reply("The body was not complete within `server.body_deadline_seconds`.", ref("Error")),
-    413: Reply("The body exceeds `server.max_body_bytes`.", ref("Error")),
-    502: Reply("The engine died, or its answer is not complete.", ref("Error")),
-    503: Reply("Not ready now; `Retry-After` says when to come back, if it comes back by itself.", ref("Error")),
-    504: Reply("The engine said nothing for `server.upstream_idle_seconds`.", ref("Error")),
-}
+_STREAMED = frozenset({CHAT, COMPLETIONS, RESPONSES, MESSAGES})
 
 
 def _inference(path: str, summary: str) -> Handler:
     """Register the route of an engine's path that is passed through."""
     answer: Schema = {"type": "object"}
-    others = {} if path == EMBEDDINGS else {EVENT_STREAM: STRING}
+    others = {EVENT_STREAM: STRING} if path in _STREAMED else {}
 
     @routes.route(
         "POST",
         path,
         summary=summary,
         policy=Policy.INFERENCE,
-        body=Body(_BODIES[path], "What is not named here goes to the engine as it is."),
-        responses={200: Reply("The engine's answer.", answer, others=others), **_REFUSALS},
+        body=Body(BODIES[path], "What is not named here goes to the engine as it is."),
+        responses={200: Reply("The engine's answer.", answer, others=others), **refusals(path)},
     )
     async def pass_on(request: web.Request) -> web.StreamResponse:
-        """Passed to the instance that `model` names. A stream passes unchanged; when it fails on the way, an event `{"error": …}` comes in it and the
-        connection ends without the proper end of the body."""
+        """Passed to the instance that `model` names. A stream passes unchanged; when it fails on the way, an event that tells of the error, in the
+        words of the route, comes in it, and the connection ends without the proper end of the body."""
         return await _pass_on(request, path)
 
     return pass_on
@@ -81,6 +65,10 @@ def _inference(path: str, summary: str) -> Handler:
 create_chat_completion = _inference(CHAT, "Chat")
 create_completion = _inference(COMPLETIONS, "Complete a text")
 create_embeddings = _inference(EMBEDDINGS, "Embed texts")
+create_rerank = _inference(RERANK, "Rank documents by what they have to do with a query")
+create_response = _inference(RESPONSES, "A response, of OpenAI's Responses API")
+create_message = _inference(MESSAGES, "A message, of Anthropic's Messages API")
+count_message_tokens = _inference(COUNT_TOKENS, "Count the tokens of a message's prompt")
 
 
 @routes.route(
@@ -100,7 +88,7 @@ async def list_models(request: web.Request) -> web.Response:
     "/v1/models/{id:.+}",
     summary="One model",
     policy=Policy.READ,
-    responses={200: Reply("The model.", _MODEL), 404: _REFUSALS[404]},
+    responses={200: Reply("The model.", _MODEL), 404: refusals("/v1/models")[404]},
 )
 async def show_model(request: web.Request) -> web.Response:
     """The id may hold slashes."""
@@ -145,8 +133,7 @@ class _Stream:
                 await self._send(response, data)
                 data = await self._exchange.more()
         except LlamavisorError as error:
-            event = f"data: {json.dumps(error_body(error))}\n\n"
-            await self._send(response, event.encode())
+            await self._send(response, error_event(self._request.path, error))
         if not self._exchange.is_done:
             self._exchange.close()
             await asyncio.sleep(LAST_WORDS_SECONDS)
