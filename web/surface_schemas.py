@@ -11,7 +11,7 @@ from web.schemas import BOOLEAN, INTEGER, NUMBER, STRING, array, described, ref
 
 MODEL: Schema = described(STRING, "An instance's name, a model's id, a tier or `auto`; left out, the default instance.")
 MESSAGE: Schema = {"type": "object", "properties": {"role": STRING}, "required": ["role"]}
-_MESSAGES: Schema = {**array(MESSAGE), "minItems": 1}
+MESSAGE_LIST: Schema = {**array(MESSAGE), "minItems": 1}
 _STREAM: Schema = described(BOOLEAN, "Answer in server-sent events, as the engine sends them.")
 _SAMPLING: dict[str, Schema] = {
     "model": MODEL,
@@ -34,13 +34,13 @@ def _object(properties: dict[str, Schema], *required: str) -> Schema:
 
 
 BODIES: Mapping[str, Schema] = {
-    CHAT: _object({"messages": _MESSAGES, **_SAMPLING}, "messages"),
+    CHAT: _object({"messages": MESSAGE_LIST, **_SAMPLING}, "messages"),
     COMPLETIONS: _object({"prompt": {}, **_SAMPLING}),
     EMBEDDINGS: _object({"input": {}, "model": MODEL}),
     RERANK: _object({"query": STRING, "documents": array(STRING), "top_n": INTEGER, "model": MODEL}, "query"),
     RESPONSES: _object(_RESPONSES, "input"),
-    MESSAGES: _object({"messages": _MESSAGES, "system": {}, **_SAMPLING}, "messages"),
-    COUNT_TOKENS: _object({"messages": _MESSAGES, "system": {}, "model": MODEL}, "messages"),
+    MESSAGES: _object({"messages": MESSAGE_LIST, "system": {}, **_SAMPLING}, "messages"),
+    COUNT_TOKENS: _object({"messages": MESSAGE_LIST, "system": {}, "model": MODEL}, "messages"),
 }
 
 

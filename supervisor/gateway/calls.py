@@ -89,13 +89,19 @@ BOUNDS = (
 
 def check(path: str, document: Mapping[str, Any]) -> None:
     """Raise MalformedRequestError for a body that breaks the contract (`contracts.md` §2), naming the field."""
-    model = document.get("model")
-    if model is not None and not isinstance(model, str):
-        raise refuse("model", f"must be a string, not {shown(model)}.")
+    check_model(document)
     if path in _SAMPLED:
         _check_sampling(document)
     if path in _WITH_MESSAGES:
         check_messages(document.get("messages"))
+
+
+def check_model(document: Mapping[str, Any]) -> str | None:
+    """The model that a request names, None when it names none. MalformedRequestError unless it is text."""
+    model = document.get("model")
+    if model is not None and not isinstance(model, str):
+        raise refuse("model", f"must be a string, not {shown(model)}.")
+    return model or None
 
 
 def _check_sampling(document: Mapping[str, Any]) -> None:
