@@ -17,7 +17,9 @@ from supervisor.events import EventLog
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.health import HealthReport, ReadyReport, health_report, ready_report
 from supervisor.fleet.sweep import end_leftovers, find_survivors
+from supervisor.gateway.costs import PriceOf, unpriced
 from supervisor.gateway.gateway import Gateway
+from supervisor.gateway.routing import Router, unlimited
 from supervisor.process import posix
 from supervisor.process.reaper import OrphanReaper
 
@@ -82,6 +84,8 @@ class Supervisor:
         self._reloads: set[asyncio.Task[ReloadReport]] = set()
         self._survivors: dict[str, posix.Found] = {}
         self._reaper = OrphanReaper(self.clock)
+        self.router = Router(lambda: self.settings.routing, lambda: self.settings.instances, unlimited)
+        self.price_of: PriceOf = unpriced
         self.fleet: Fleet
         self.gateway: Gateway
 

@@ -27,6 +27,15 @@ _RESPONSES: dict[str, Schema] = {
     "max_output_tokens": {**INTEGER, "minimum": 1},
     **{name: schema for name, schema in _SAMPLING.items() if name != "max_tokens"},
 }
+_FLAT: dict[str, Schema] = {
+    "project_id": described(STRING, "Who pays; its presence asks for the answer in the flat dialect."),
+    "timeout": {
+        **NUMBER,
+        "minimum": 1,
+        "maximum": 300,
+        "description": "Seconds; its presence asks for the answer in the flat dialect.",
+    },
+}
 
 
 def _object(properties: dict[str, Schema], *required: str) -> Schema:
@@ -34,7 +43,7 @@ def _object(properties: dict[str, Schema], *required: str) -> Schema:
 
 
 BODIES: Mapping[str, Schema] = {
-    CHAT: _object({"messages": MESSAGE_LIST, **_SAMPLING}, "messages"),
+    CHAT: _object({"messages": MESSAGE_LIST, **_SAMPLING, **_FLAT}, "messages"),
     COMPLETIONS: _object({"prompt": {}, **_SAMPLING}),
     EMBEDDINGS: _object({"input": {}, "model": MODEL}),
     RERANK: _object({"query": STRING, "documents": array(STRING), "top_n": INTEGER, "model": MODEL}, "query"),
@@ -42,6 +51,12 @@ BODIES: Mapping[str, Schema] = {
     MESSAGES: _object({"messages": MESSAGE_LIST, "system": {}, **_SAMPLING}, "messages"),
     COUNT_TOKENS: _object({"messages": MESSAGE_LIST, "system": {}, "model": MODEL}, "messages"),
 }
+
+
+def answer_schema(path: str) -> Schema:
+    """The shape of the answers of a route, as far as it is not the engine's."""
+    engines: Schema = {"type": "object"}
+    return {"anyOf": [engines, ref("FlatAnswer")]} if path == CHAT else engines
 
 
 def error_schema(path: str) -> Schema:

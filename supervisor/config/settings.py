@@ -25,6 +25,7 @@ from supervisor.config.fields import (
     Text,
     refuse,
 )
+from supervisor.config.routing_settings import RoutingSettings
 from supervisor.config.server_settings import ServerSettings, is_loopback
 from supervisor.config.supervision import SupervisionOverrides, SupervisionSettings, inconsistencies
 
@@ -98,6 +99,9 @@ class Settings(StrictModel):
     server: ServerSettings = Field(default_factory=ServerSettings, description="The web server.")
     models: ModelsSettings = Field(default_factory=ModelsSettings, description="Models on this machine.")
     logging: LoggingSettings = Field(default_factory=LoggingSettings, description="The supervisor's own log.")
+    routing: RoutingSettings = Field(
+        default_factory=RoutingSettings, description="What the tiers mean, and how the model `auto` is chosen."
+    )
     reload_on_change: Flag = Field(False, description="Read the configuration file again whenever it changes.")
     defaults: SupervisionSettings = Field(
         default_factory=SupervisionSettings, description="Figures of supervision for every instance."

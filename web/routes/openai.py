@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from supervisor.errors import LlamavisorError
@@ -16,17 +16,19 @@ from supervisor.gateway.calls import (
     MESSAGES,
     RERANK,
     RESPONSES,
-    Call,
     check,
 )
 from supervisor.gateway.exchange import Answer, Exchange
+from supervisor.gateway.flat import HEADER, is_flat
 from web.bodies import parse_json_object, read_body
+from web.calling import call_of
 from web.dialects import error_event
-from web.keys import REQUEST_ID, SUPERVISOR
+from web.flat import answer_flat
+from web.keys import SUPERVISOR
 from web.live.engine import bound_send_buffer
 from web.registry import EVENT_STREAM, Body, Policy, Reply, RouteTable, Schema
 from web.schemas import INTEGER, STRING, array, record
-from web.surface_schemas import BODIES, refusals
+from web.surface_schemas import BODIES, answer_schema, refusals
 
 routes = RouteTable("OpenAI")
 
@@ -43,7 +45,6 @@ _STREAMED = frozenset({CHAT, COMPLETIONS, RESPONSES, MESSAGES})
 
 def _inference(path: str, summary: str) -> Handler:
     """Register the route of an engine's path that is passed through."""
-    answer: Schema = {"type": "object"}
     others = {EVENT_STREAM: STRING} if path in _STREAMED else {}
 
     @routes.route(
@@ -52,7 +53,7 @@ def _inference(path: str, summary: str) -> Handler:
         summary=summary,
         policy=Policy.INFERENCE,
         body=Body(BODIES[path], "What is not named here goes to the engine as it is."),
-        responses={200: Reply("The engine's answer.", answer, others=others), **refusals(path)},
+        responses={200: Reply("The engine's answer.", answer_schema(path), others=others), **refusals(path)},
     )
     async def pass_on(request: web.Request) -> web.StreamResponse:
         """Passed to the instance that `model` names. A stream passes unchanged; when it fails on the way, an event that tells of the error, in the
@@ -99,19 +100,17 @@ async def _pass_on(request: web.Request, path: str) -> web.StreamResponse:
     supervisor = request.app[SUPERVISOR]
     body = await read_body(request, supervisor.settings.server.max_body_bytes)
     document = parse_json_object(body)
+    if path == CHAT and is_flat(document, request.headers.get(HEADER)):
+        return await answer_flat(request, document)
     check(path, document)
-    async with supervisor.gateway.exchange(Call(path, body, document, _headers(request))) as exchange:
+    call, told = call_of(request, path, document, body)
+    async with supervisor.gateway.exchange(call) as exchange:
         answer = await exchange.answer()
+        answer.headers.update(told)
         if answer.is_stream:
             return await _Stream(request, exchange).carry(answer)
     headers = {**answer.headers, PROCESSING_MS: str(round(answer.milliseconds))}
     return web.Response(status=answer.status, body=answer.body, headers=headers)
-
-
-def _headers(request: web.Request) -> dict[str, str]:
-    """What the engine gets to see of the client's headers; the key is not among it."""
-    given = {"Accept": request.headers[hdrs.ACCEPT]} if hdrs.ACCEPT in request.headers else {}
-    return {**given, "Content-Type": "application/json", "X-Request-Id": request[REQUEST_ID]}
 
 
 class _Stream:

@@ -11,7 +11,8 @@ from aiohttp.typedefs import Handler
 from supervisor.gateway.calls import check_model
 from supervisor.gateway.tokenizer import Tokenizer
 from web.bodies import read_json_object
-from web.keys import REQUEST_ID, SUPERVISOR
+from web.calling import caller_of, engine_headers
+from web.keys import SUPERVISOR
 from web.registry import Body, Policy, Reply, RouteTable, Schema
 from web.schemas import BOOLEAN, INTEGER, STRING, array, described, record
 from web.surface_schemas import MESSAGE_LIST, MODEL, refusals
@@ -74,5 +75,6 @@ async def chat_template(request: web.Request) -> web.Response:
 async def _read(request: web.Request) -> tuple[Tokenizer, dict[str, Any]]:
     supervisor = request.app[SUPERVISOR]
     document = await read_json_object(request, supervisor.settings.server.max_body_bytes)
-    headers = {"Content-Type": "application/json", "X-Request-Id": request[REQUEST_ID]}
-    return Tokenizer(supervisor.gateway.ask, check_model(document), headers), document
+    route = supervisor.router.route(document, caller_of(request))
+    model = check_model(document) if route is None else route.model
+    return Tokenizer(supervisor.gateway.ask, model, engine_headers(request)), document
