@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from aiohttp import hdrs, web
 
 from supervisor.config.server_settings import ServerSettings
+from supervisor.core import Supervisor
 from supervisor.errors import NotAvailableError
 from web.auth import SESSION_COOKIE, KeyCheck, authorization_of
 from web.errors import UnsupportedMediaTypeError
@@ -61,7 +62,12 @@ class Guard:
         if route.policy is Policy.OPEN:
             return
         self.keys.check(authorization_of(request.headers), request.cookies.get(SESSION_COOKIE))
-        if route.policy is Policy.INFERENCE and request.app[SUPERVISOR].draining:
+        if route.policy is Policy.INFERENCE:
+            self.check_takes_work(request.app[SUPERVISOR])
+
+    def check_takes_work(self, supervisor: Supervisor) -> None:
+        """Raise NotAvailableError for requests to engines while the server shuts down."""
+        if supervisor.draining:
             message = "The server is shutting down and takes no new work."
             raise NotAvailableError(message, code="shutting_down", retry_after_seconds=DRAINING_RETRY_SECONDS)
 
