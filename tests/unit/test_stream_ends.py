@@ -67,6 +67,21 @@ def test_only_what_brings_text_is_counted(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", WHOLE)
+def test_events_need_no_name(path: str) -> None:
+    end = surface_of(path).end
+    unnamed, _ = judge(end, *(line + b"\n\n" for line in WHOLE[path].splitlines() if line.startswith(b"data: ")))
+    assert unnamed.is_success
+    assert unnamed.events == judge(end, WHOLE[path])[0].events
+
+
+@pytest.mark.parametrize("kind", ["message_stop", "error"])
+def test_only_the_type_of_an_event_tells_what_it_is(kind: str) -> None:
+    verdict, _ = judge(surface_of(MESSAGES).end, event("content_block_start", content_block={"name": kind}))
+    assert not verdict.is_done
+    assert not verdict.has_error
+
+
+@pytest.mark.parametrize("path", WHOLE)
 @given(data=st.data())
 def test_a_stream_that_is_cut_is_never_a_success(path: str, data: st.DataObject) -> None:
     stream = WHOLE[path]
