@@ -27,13 +27,18 @@ def error_response(path: str, error: LlamavisorError) -> web.Response:
 
 def error_event(path: str, error: LlamavisorError) -> bytes:
     """The event that tells of an error in the middle of a route's stream."""
-    dialect, document = surface_of(path).dialect, error_document(path, error)
+    return event_of(path, error_document(path, error))
+
+
+def event_of(path: str, document: dict[str, Any]) -> bytes:
+    """The same for an error that is in the words of the route already: an engine's, when the status of the stream is out."""
+    dialect = surface_of(path).dialect
     if dialect is Dialect.OPENAI:
         return _event(document)
     if dialect is Dialect.RESPONSES:
         # Clients look at the event's type, OpenAI's own SDK for an `error` in it.
-        told = {key: document["error"][key] for key in ("message", "param", "code")}
-        document = {"type": "error", **told, **document}
+        error = document.get("error", {})
+        document = {"type": "error", **{key: error.get(key) for key in ("message", "param", "code")}, **document}
     return b"event: error\n" + _event(document)
 
 
