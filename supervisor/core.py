@@ -17,8 +17,11 @@ from supervisor.events import EventLog
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.health import HealthReport, ReadyReport, health_report, ready_report
 from supervisor.fleet.sweep import end_leftovers, find_survivors
+from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.accounting.office import Office
+from supervisor.gateway.accounting.standing import budget_status
 from supervisor.gateway.gateway import Gateway
+from supervisor.gateway.routing import BudgetStatus, Router
 from supervisor.process import posix
 from supervisor.process.reaper import OrphanReaper
 
@@ -83,6 +86,7 @@ class Supervisor:
         self._reloads: set[asyncio.Task[ReloadReport]] = set()
         self._survivors: dict[str, posix.Found] = {}
         self._reaper = OrphanReaper(self.clock)
+        self.router = Router(lambda: self.settings.routing, lambda: self.settings.instances, self._budget_status)
         self.fleet: Fleet
         self.gateway: Gateway
         self.office: Office
@@ -118,6 +122,9 @@ class Supervisor:
         self._survivors = find_survivors(self.folder.run_id, self.settings)
         await end_leftovers(self.folder.run_id, keep=self._survivors.values())
         await self.fleet.open(self.settings, self._survivors)
+
+    def _budget_status(self, caller: Caller) -> BudgetStatus:
+        return budget_status(self.office.bookkeeper, caller)
 
     @property
     def settings(self) -> Settings:

@@ -16,6 +16,7 @@
     ├── InvalidConfigurationError   422 invalid_configuration
     ├── RateLimitedError            429 rate_limit_exceeded
     ├── BudgetExceededError         429 insufficient_quota
+    ├── SurfaceNotSupportedError    501 surface_not_supported
     ├── EngineDiedError             502 engine_died
     ├── NotAvailableError           503 not_available
     ├── EngineDeadlineError         504 engine_deadline
@@ -137,6 +138,12 @@ class BudgetExceededError(LlamavisorError):
     """What is left of a budget does not pay for the request; trying again does not help before `details["resets_at_ms"]`."""
 
     code, status = "insufficient_quota", 429
+
+
+class SurfaceNotSupportedError(LlamavisorError):
+    """The engine does not have this route, or not with the settings that it runs with; `remedy` says which have it."""
+
+    code, status = "surface_not_supported", 501
 
 
 class EngineDiedError(LlamavisorError):

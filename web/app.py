@@ -11,18 +11,19 @@ from aiohttp import web
 
 from supervisor.core import Supervisor
 from web.assets import Assets
+from web.chat_socket import CHAT_SOCKETS, ChatSockets
 from web.guard import GUARD, Guard
 from web.keys import ASSETS, SUPERVISOR
 from web.live.limits import LiveLimits
 from web.live.server import LiveServer
 from web.middlewares import middlewares
 from web.registry import REGISTRY, Registry
-from web.routes import admin, docs, events, health, metrics, openai, pages, sockets
+from web.routes import admin, docs, events, health, metrics, openai, pages, route, sockets, stream_socket, tokenizer
 from web.state_times import StateTimesReader
 from web.streams import STREAMS, Streams
 
 TEMPLATES_FOLDER = Path(__file__).parent / "templates"
-TABLES = (health, admin, openai, events, sockets, metrics, pages, docs)
+TABLES = (health, admin, openai, route, tokenizer, stream_socket, events, sockets, metrics, pages, docs)
 
 
 def create_app(supervisor: Supervisor, *, limits: LiveLimits | None = None) -> web.Application:
@@ -52,6 +53,7 @@ def _add_live_parts(app: web.Application, limits: LiveLimits) -> None:
     live = LiveServer(supervisor, app[GUARD].keys, limits)
     states = StateTimesReader(supervisor.events, supervisor.clock)
     app[sockets.LIVE] = live
+    app[CHAT_SOCKETS] = ChatSockets(limits)
     app[metrics.METRICS] = metrics.registry_of(metrics.SupervisorCollector(supervisor, states, live))
     app[STREAMS] = Streams()
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Mapping
 
+from aiohttp import hdrs
 from pydantic import SecretStr
 
 from supervisor.gateway.accounting.callers import ANYONE, Caller
@@ -53,6 +55,12 @@ class KeyCheck:
         if cookie is not None and self._session is not None and self.accepts_session(cookie):
             return ANYONE
         return self._keyring.identify(None)
+
+
+def authorization_of(headers: Mapping[str, str]) -> str | None:
+    """What a client presents: its `Authorization` header, else the `X-Api-Key` of Anthropic's clients as one."""
+    key = headers.get("X-Api-Key")
+    return headers.get(hdrs.AUTHORIZATION, None if key is None else f"Bearer {key}")
 
 
 def _digest(secret: bytes) -> bytes:

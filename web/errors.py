@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from aiohttp import web
-
 from supervisor.errors import BudgetExceededError, LlamavisorError
 
 MILLISECONDS = 1_000
 SERVER_ERROR_STATUS = 500
-FINAL_UNLESS_TIMED = (429, 503)
+FINAL_UNLESS_TIMED = (429, 501, 503)
 """What OpenAI's SDKs would try again by themselves, though nothing says that it helps."""
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
@@ -69,8 +67,3 @@ def error_headers(error: LlamavisorError) -> dict[str, str]:
         "retry-after-ms": str(int(seconds * MILLISECONDS)),
         "x-should-retry": "true",
     }
-
-
-def error_response(error: LlamavisorError) -> web.Response:
-    """The error as JSON, with its status and headers."""
-    return web.json_response(error_body(error), status=error.status, headers=error_headers(error))

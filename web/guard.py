@@ -12,7 +12,7 @@ from supervisor.errors import NotAvailableError
 from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.accounting.keys import Keyring, require_scope
 from supervisor.storage.records import Scope
-from web.auth import SESSION_COOKIE, KeyCheck
+from web.auth import SESSION_COOKIE, KeyCheck, authorization_of
 from web.errors import UnsupportedMediaTypeError
 from web.keys import CALLER, CLIENT_ADDRESS, REQUEST_ID, STARTED, SUPERVISOR
 from web.origins import FetchMetadata, OriginRules, client_address, is_trusted
@@ -33,7 +33,7 @@ SECURITY_HEADERS: Mapping[str, str] = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-EXPOSED_HEADERS = "X-Request-Id, Retry-After, Retry-After-Ms, OpenAI-Processing-Ms"
+EXPOSED_HEADERS = "X-Request-Id, Retry-After, Retry-After-Ms, OpenAI-Processing-Ms, X-Llamavisor-Route"
 _FORM_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
 # What a key must be good for; None: any key will do.
 _SCOPES: Mapping[Policy, Scope | None] = {
@@ -71,7 +71,7 @@ class Guard:
     def _check_policy(self, request: web.Request, route: Route) -> None:
         if route.policy is Policy.OPEN:
             return
-        caller = self.identify(request.headers.get(hdrs.AUTHORIZATION), request.cookies.get(SESSION_COOKIE))
+        caller = self.identify(authorization_of(request.headers), request.cookies.get(SESSION_COOKIE))
         request[CALLER] = caller
         scope = _SCOPES[route.policy]
         if scope is not None:

@@ -20,7 +20,8 @@ from supervisor.errors import (
     PayloadTooLargeError,
     UnauthorizedError,
 )
-from web.errors import MethodNotAllowedError, error_body, error_headers, error_response
+from web.dialects import error_response
+from web.errors import MethodNotAllowedError, error_body, error_headers
 from web.guard import Guard
 from web.keys import REQUEST_ID, STARTED, SUPERVISOR
 from web.negotiation import prefers_html
@@ -77,7 +78,7 @@ def _answer(request: web.Request, error: LlamavisorError) -> web.StreamResponse:
     wants_page = prefers_html(request.headers.get(hdrs.ACCEPT, "")) and not request.path.startswith("/v1/")
     if wants_page and isinstance(error, UnauthorizedError) and request.method == "GET":
         raise web.HTTPSeeOther(URL("/login").with_query(next=request.path_qs)) from None
-    response = _error_page(request, error) if wants_page else error_response(error)
+    response = _error_page(request, error) if wants_page else error_response(request.path, error)
     if isinstance(error, UnauthorizedError):
         response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
     if isinstance(error, MethodNotAllowedError):

@@ -6,10 +6,10 @@ import re
 from typing import Any
 
 from web.registry import Policy, Registry, Reply, Route
-from web.schemas import components, ref
+from web.schemas import components
+from web.surface_schemas import error_schema
 
 _PATH_PARAMETER = re.compile(r"\{(?P<name>\w+)(?::[^}]+)?\}")
-_ERROR_CONTENT = {"application/json": {"schema": ref("Error")}}
 _SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"session": []}]
 _TITLE = "Llamavisor"
 _DESCRIPTION = (
@@ -105,16 +105,17 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
 
 
 def _responses(route: Route) -> dict[str, Any]:
+    error_content = {"application/json": {"schema": error_schema(route.path)}}
     replies = {str(status): _response(reply) for status, reply in sorted(route.responses.items())}
     if route.policy is not Policy.OPEN:
-        replies.setdefault("401", {"description": "A key is needed, or it is not valid.", "content": _ERROR_CONTENT})
-    replies.setdefault("403", {"description": "A foreign Host or Origin.", "content": _ERROR_CONTENT})
+        replies.setdefault("401", {"description": "A key is needed, or it is not valid.", "content": error_content})
+    replies.setdefault("403", {"description": "A foreign Host or Origin.", "content": error_content})
     if route.body is not None:
-        replies.setdefault("413", {"description": "The body is too large.", "content": _ERROR_CONTENT})
+        replies.setdefault("413", {"description": "The body is too large.", "content": error_content})
         replies.setdefault(
-            "415", {"description": "The Content-Type is not that of the body.", "content": _ERROR_CONTENT}
+            "415", {"description": "The Content-Type is not that of the body.", "content": error_content}
         )
-    return {**replies, "default": {"description": "Any other error.", "content": _ERROR_CONTENT}}
+    return {**replies, "default": {"description": "Any other error.", "content": error_content}}
 
 
 def _response(reply: Reply) -> dict[str, Any]:

@@ -60,6 +60,31 @@ _ERROR = record(
     }
 )
 
+_ANTHROPIC_ERROR = record(
+    {
+        "type": {"const": "error"},
+        "error": record(
+            {
+                "type": described(STRING, "The class of the error."),
+                "message": described(STRING, "What is wrong and what to do, for people."),
+                "code": described(STRING, "The error, for programs."),
+            },
+            optional_keys=("code",),
+        ),
+    }
+)
+
+_FLAT_ANSWER = record(
+    {
+        "id": STRING,
+        "model": described(STRING, "The model that answered."),
+        "content": STRING,
+        "usage": record({"input_tokens": INTEGER, "output_tokens": INTEGER, "total_tokens": INTEGER}),
+        "cost": described(optional(NUMBER), "null when the model has no price."),
+        "project_id": STRING,
+    }
+)
+
 _STATE_SEQ = described(INTEGER, "Counts its changes of state within an epoch; a gap means that some were missed.")
 
 _MODEL = record(
@@ -140,6 +165,8 @@ _HEALTH = record(
 
 COMPONENTS: dict[str, Schema] = {
     "Error": _ERROR,
+    "AnthropicError": _ANTHROPIC_ERROR,
+    "FlatAnswer": _FLAT_ANSWER,
     "Model": _MODEL,
     "Instance": _INSTANCE,
     "HistoryEntry": _HISTORY_ENTRY,

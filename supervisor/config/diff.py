@@ -14,7 +14,13 @@ PROCESS_FIELDS = ("engine", "model", "survive_supervisor", "url", "host", "port"
 
 LIVE_SERVER_KEYS = frozenset(
     f"server.{name}"
-    for name in ("max_body_bytes", "body_deadline_seconds", "shutdown_grace_seconds", "upstream_idle_seconds")
+    for name in (
+        "max_body_bytes",
+        "head_deadline_seconds",
+        "body_deadline_seconds",
+        "shutdown_grace_seconds",
+        "upstream_idle_seconds",
+    )
 )
 """Those that are read anew for each request, or when they are due."""
 
@@ -85,6 +91,8 @@ def _live_changes(old: Settings, new: Settings) -> Iterator[str]:
     yield from _differing_keys("models", old.models, new.models)
     yield from _differing_keys("logging", old.logging, new.logging)
     yield from _differing_keys("accounting", old.accounting, new.accounting)
+    yield from _differing_keys("gateway", old.gateway, new.gateway)
+    yield from _differing_keys("routing", old.routing, new.routing)
     if old.reload_on_change != new.reload_on_change:
         yield "reload_on_change"
     if [name for name in old.instances if name in new.instances] != [

@@ -92,6 +92,9 @@ Every error has a code, and lists all problems with key, message, remedy, and th
 _PRICES = ("accounting", "prices")
 """In the environment they are given as a whole: names of models hold what variables cannot."""
 
+_RULES = ("routing", "rules")
+DEFAULT_CHARACTERS = 200
+_ROUTING = (("routing",), ("routing", "tiers"))
 _ENGINE_PREFIX = ("instances", "<name>", "engine")
 
 
@@ -103,8 +106,10 @@ def configuration_reference() -> str:
 def _sections() -> Iterator[str]:
     root = schema.root()
     yield _section("Top level", (), {"reload_on_change": root["properties"]["reload_on_change"]})
-    for path in (("server",), ("server", "tls"), ("models",), ("logging",)):
+    for path in (("server",), ("server", "tls"), ("models",), ("logging",), ("gateway",), ("storage",), *_ROUTING):
         yield _section(f"`{'.'.join(path)}`", path, _children(path))
+    note = "The rules are a list, tried in order; in the environment all of them are one list, written as JSON."
+    yield _section("`routing.rules`, each", (*_RULES, "<number>"), _children((*_RULES, 0)), note)
     yield from _accounting()
     figures = _children(("defaults",))
     note = "The same keys under `instances.<name>.supervision` set a figure for one instance (`LLAMAVISOR_INSTANCES__<NAME>__SUPERVISION__…`)."
@@ -129,7 +134,7 @@ def _accounting() -> Iterator[str]:
         yield _section(f"`{'.'.join(path)}`", path, _children(path))
 
 
-def _children(path: tuple[str, ...]) -> dict[str, schema.Schema]:
+def _children(path: tuple[str | int, ...]) -> dict[str, schema.Schema]:
     return {name: nodes[0] for name, nodes in schema.properties(schema.node_at(path) or {}).items()}
 
 
@@ -140,7 +145,7 @@ def _section(title: str, path: tuple[str, ...], nodes: dict[str, schema.Schema],
 
 
 def _row(path: tuple[str, ...], node: schema.Schema) -> str:
-    variable = "—" if path[:-2] == _PRICES else f"`{PREFIX}{SEPARATOR.join(path).upper()}`"
+    variable = "—" if path[:-2] in (_PRICES, _RULES) else f"`{PREFIX}{SEPARATOR.join(path).upper()}`"
     unit = node.get(schema.UNIT_KEY, "—")
     cells = (f"`{path[-1]}`", _type(node), unit, _default(node), variable, node["description"])
     return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
@@ -157,7 +162,7 @@ def _branch_type(branch: schema.Schema) -> str:
     if words:
         return " or ".join(f"`{word}`" for word in words)
     if branch["type"] == "array":
-        return f"list: {_branch_type(branch['items'])}"
+        return f"list: {_branch_type(next(schema.alternatives(branch['items'])))}"
     kinds = {"integer": "whole number", "number": "number", "boolean": "switch", "object": "object"}
     if branch["type"] in kinds:
         return kinds[branch["type"]] + _range(branch)
@@ -173,4 +178,7 @@ def _range(branch: dict[str, Any]) -> str:
 
 
 def _default(node: schema.Schema) -> str:
-    return f"`{json.dumps(node['default'])}`" if "default" in node else "—"
+    if "default" not in node:
+        return "—"
+    text = json.dumps(node["default"])
+    return f"`{text}`" if len(text) <= DEFAULT_CHARACTERS else "in the [schema](config.schema.json)"

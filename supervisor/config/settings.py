@@ -27,6 +27,7 @@ from supervisor.config.fields import (
     refuse,
 )
 from supervisor.config.gateway_settings import GatewaySettings
+from supervisor.config.routing_settings import RoutingSettings
 from supervisor.config.server_settings import ServerSettings, is_loopback
 from supervisor.config.storage_settings import StorageSettings
 from supervisor.config.supervision import SupervisionOverrides, SupervisionSettings, inconsistencies
@@ -105,10 +106,15 @@ class Settings(StrictModel):
     server: ServerSettings = Field(default_factory=ServerSettings, description="The web server.")
     models: ModelsSettings = Field(default_factory=ModelsSettings, description="Models on this machine.")
     logging: LoggingSettings = Field(default_factory=LoggingSettings, description="The supervisor's own log.")
-    gateway: GatewaySettings = Field(default_factory=GatewaySettings, description="The way of a request to its engine.")
+    gateway: GatewaySettings = Field(
+        default_factory=GatewaySettings, description="Who waits at the door, and for how long."
+    )
     storage: StorageSettings = Field(default_factory=StorageSettings, description="What is kept, and where.")
     accounting: AccountingSettings = Field(
         default_factory=AccountingSettings, description="Prices, default limits, and what is held back of budgets."
+    )
+    routing: RoutingSettings = Field(
+        default_factory=RoutingSettings, description="What the tiers mean, and how the model `auto` is chosen."
     )
     reload_on_change: Flag = Field(False, description="Read the configuration file again whenever it changes.")
     defaults: SupervisionSettings = Field(

@@ -13,8 +13,13 @@ from supervisor.errors import MalformedRequestError
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 EMBEDDINGS = "/v1/embeddings"
-SURFACES = {CHAT: "chat", COMPLETIONS: "completions", EMBEDDINGS: "embeddings"}
 INFERENCE_PATHS = (CHAT, COMPLETIONS, EMBEDDINGS)
+RERANK = "/v1/rerank"
+RESPONSES = "/v1/responses"
+MESSAGES = "/v1/messages"
+COUNT_TOKENS = "/v1/messages/count_tokens"
+_WITH_MESSAGES = frozenset({CHAT, MESSAGES, COUNT_TOKENS})
+_SAMPLED = frozenset({CHAT, COMPLETIONS, RESPONSES, MESSAGES})
 SHOWN_CHARACTERS = 60
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
@@ -33,11 +38,6 @@ class Call:
     def model(self) -> str | None:
         """What the client calls the model; None when it names none."""
         return self.document.get("model") or None
-
-    @property
-    def surface(self) -> str:
-        """The kind of request, as usage records name it."""
-        return SURFACES.get(self.path, self.path)
 
     @property
     def max_tokens(self) -> int | None:
@@ -94,6 +94,7 @@ BOUNDS = (
     Bound("top_k", 1, whole=True),
     Bound("max_tokens", 1, whole=True),
     Bound("max_completion_tokens", 1, whole=True),
+    Bound("max_output_tokens", 1, whole=True),
     Bound("repeat_penalty", 0),
 )
 _BOUNDS = {bound.name: bound for bound in BOUNDS}
@@ -101,21 +102,31 @@ _BOUNDS = {bound.name: bound for bound in BOUNDS}
 
 def check(path: str, document: Mapping[str, Any]) -> None:
     """Raise MalformedRequestError for a body that breaks the contract (`contracts.md` §2), naming the field."""
+    check_model(document)
+    if path in _SAMPLED:
+        _check_sampling(document)
+    if path in _WITH_MESSAGES:
+        check_messages(document.get("messages"))
+
+
+def check_model(document: Mapping[str, Any]) -> str | None:
+    """The model that a request names, None when it names none. MalformedRequestError unless it is text."""
     model = document.get("model")
     if model is not None and not isinstance(model, str):
         raise refuse("model", f"must be a string, not {shown(model)}.")
-    if path == EMBEDDINGS:
-        return
+    return model or None
+
+
+def _check_sampling(document: Mapping[str, Any]) -> None:
     stream = document.get("stream")
     if stream is not None and not isinstance(stream, bool):
         raise refuse("stream", f"must be true or false, not {shown(stream)}.")
     for name in _BOUNDS.keys() & document.keys():
         _BOUNDS[name].check(document)
-    if path == CHAT:
-        _check_messages(document.get("messages"))
 
 
-def _check_messages(messages: object) -> None:
+def check_messages(messages: object) -> None:
+    """Raise MalformedRequestError unless it is a list of messages with known roles, naming the one at fault."""
     if not isinstance(messages, list) or not messages:
         given = "an empty one" if messages == [] else shown(messages)
         raise refuse("messages", f"must be a list of at least one message, not {given}.")

@@ -14,6 +14,7 @@ from supervisor.errors import LlamavisorError
 from supervisor.gateway.accounting.bookkeeper import Booking
 from supervisor.gateway.calls import Call
 from supervisor.gateway.connection import READ_AHEAD_BYTES, Connection, Head
+from supervisor.gateway.dialects import engine_error
 from supervisor.gateway.losses import (
     AMID,
     BEFORE,
@@ -21,11 +22,11 @@ from supervisor.gateway.losses import (
     check_refusal,
     explain_loss,
     incomplete,
-    openai_error,
     silent,
 )
 from supervisor.gateway.silence import RECHECK_SECONDS, Watchman, is_working
 from supervisor.gateway.sse import StreamJudge
+from supervisor.gateway.surfaces import check_supported, surface_of
 from supervisor.gateway.traffic import Outcome, Record, outcome_of
 from supervisor.gateway.upstream import CannotConnectError, Upstream
 from supervisor.gateway.usage_events import asks_for_usage, usage_told, with_usage_asked, without_usage_event
@@ -77,8 +78,9 @@ class Exchange:
         self.pulse = pulse
         self._watchman = watchman
         self._clock = clock
-        self._judge = StreamJudge()
-        self._hides_usage = call.wants_stream and not asks_for_usage(call.document)
+        surface = surface_of(call.path)
+        self._judge = StreamJudge(surface.end)
+        self._hides_usage = call.wants_stream and surface.has_stream_options and not asks_for_usage(call.document)
         self._usage: TokenUsage | None = None
         self._connection: Connection | None = None
         self._head: Head | None = None
@@ -152,7 +154,7 @@ class Exchange:
 
     @property
     def is_done(self) -> bool:
-        """Whether a stream came to an end that the client may take for one: `[DONE]`, and nothing broken before or after it."""
+        """Whether a stream came to an end that the client may take for one: its last event, and nothing broken before or after it."""
         return self._judge.is_done and self._judge.fault is None
 
     @property
@@ -336,9 +338,12 @@ class Exchange:
     def _whole(self, head: Head, body: bytes) -> Answer:
         """An answer in one piece, an error included."""
         if head.status >= FIRST_ERROR:
+            check_supported(
+                self._upstream.instance.name, self._upstream.spec.engine, self._call.path, head.status, body
+            )
             failed = head.status >= FIRST_FAILURE
             self.record.settle(Outcome.ENGINE_ERROR if failed else Outcome.REFUSED)
-            return self._answered(head, openai_error(body, head.status), content_type=JSON)
+            return self._answered(head, engine_error(self._call.path, body, head.status), content_type=JSON)
         if head.media_type == JSON_TYPE and not body.rstrip().endswith((b"}", b"]")):
             raise incomplete(self._upstream.instance, "its JSON ends too early")
         self._tell_usage(body)

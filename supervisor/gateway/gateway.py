@@ -27,10 +27,13 @@ from supervisor.gateway.resolve import (
     speaks_openai,
 )
 from supervisor.gateway.silence import Watchman
+from supervisor.gateway.surfaces import surface_of
 from supervisor.gateway.traffic import Outcome, TrafficStats
 from supervisor.gateway.upstream import Upstreams
 from supervisor.process.instance import Instance
 from supervisor.process.states import State
+from supervisor.storage.money import cost_micros
+from supervisor.storage.records import TokenUsage
 
 OWNER = "llamavisor"
 LAST_WORDS_SECONDS = 1.0
@@ -102,6 +105,11 @@ class Gateway:
         async with self.exchange(call, caller, is_batch=is_batch) as exchange:
             return await exchange.answer()
 
+    def cost_of(self, usage: TokenUsage, model: str | None) -> int | None:
+        """What tokens cost, in micro-units, of what was asked for as `model`; None when it has no price."""
+        price = self.bookkeeper.price(model, self.resolve(model)[0].name)
+        return None if price is None else cost_micros(usage, price)
+
     def models(self) -> list[dict[str, Any]]:
         """Every name that requests may give, as OpenAI model objects: each instance's, then the ids of the models that are ready."""
         found: dict[str, dict[str, Any]] = {}
@@ -172,7 +180,7 @@ class Gateway:
         return self.bookkeeper.open(
             caller,
             call.model or instance,
-            call.surface,
+            surface_of(call.path).name,
             stream=call.wants_stream,
             body_length=len(call.body),
             max_tokens=call.max_tokens,

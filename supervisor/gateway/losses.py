@@ -86,15 +86,15 @@ def _details(snapshot: InstanceSnapshot) -> dict[str, Any]:
 
 def openai_error(body: bytes, status: int) -> bytes:
     """An engine's error as OpenAI writes it: unchanged when it is one, else what it says in that shape, with what it says beyond."""
-    said = _said(body)
-    if _is_openai(said):
+    words = said(body)
+    if _is_openai(words):
         return body
-    message = said.get("message")
-    kind, code = said.get("type"), said.get("code")
+    message = words.get("message")
+    kind, code = words.get("type"), words.get("code")
     named = code if isinstance(code, str) else kind if isinstance(kind, str) else "engine_error"
-    param = said.get("param")
+    param = words.get("param")
     error = {
-        **said,
+        **words,
         "message": message if isinstance(message, str) and message else f"The engine answered {status} without a word.",
         "type": kind if isinstance(kind, str) else _error_type(status),
         "param": param if isinstance(param, str) else None,
@@ -117,8 +117,8 @@ def check_refusal(instance: Instance, status: int) -> None:
         )
 
 
-def _said(body: bytes) -> dict[str, Any]:
-    """The error object in `body`; of other JSON and of text, their words."""
+def said(body: bytes) -> dict[str, Any]:
+    """The error object in an engine's answer; of other JSON and of text, their words as its `message`."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):

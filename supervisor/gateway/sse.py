@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
+
+from supervisor.gateway.stream_ends import DONE, OPENAI_END, StreamEnd, usage_in
 
 EVENT_LIMIT_BYTES = 8 * 1024**2
-DONE = b"[DONE]"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BLANK_LINE = re.compile(rb"\n\n")
 # `\r\n` alone ends one line, not two; the line end may be any of the three, and they may be mixed.
@@ -22,13 +24,27 @@ _ANY_LINE_END = re.compile(rb"\r\n|\n|\r")
 class StreamJudge:
     """Decides whether a stream was a complete answer.
 
-    `is_done`: `[DONE]` came. `has_error`: an event said that the engine failed. `fault`: why the stream is no well-formed answer (None: it is, so
-    far); from then on nothing more is let through. `events`: events with a payload so far, `[DONE]` not counted.
+    `is_done`: its last event came, as `end` describes it. `has_error`: an event said that the engine failed. `fault`: why the stream is not well
+    formed (None: it is, so far); from then on nothing more is let through. `events`: events that brought text so far.
     """
 
-    __slots__ = ("_figures", "_held", "_started", "events", "fault", "has_error", "is_done")
+    __slots__ = (
+        "_end",
+        "_figures",
+        "_has_payload",
+        "_held",
+        "_started",
+        "_usage",
+        "events",
+        "fault",
+        "has_error",
+        "is_done",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, end: StreamEnd = OPENAI_END) -> None:
+        self._end = end
+        self._usage: dict[str, Any] = {}
+        self._has_payload = False
         self.events = 0
         self.is_done = False
         self.has_error = False
@@ -40,7 +56,7 @@ class StreamJudge:
     @property
     def has_spoken(self) -> bool:
         """Something other than a comment came."""
-        return bool(self.events) or self.is_done or self.has_error
+        return self._has_payload or bool(self.events)
 
     @property
     def is_success(self) -> bool:
@@ -75,12 +91,12 @@ class StreamJudge:
         if self.fault is None and self._held.strip():
             self.fault = "it ended in the middle of an event"
         elif self.fault is None and not self.is_done and not self.has_error:
-            self.fault = "it ended without [DONE]"
+            self.fault = f"it ended without {self._end.name}"
 
     def _pass_plain(self, data: bytes) -> int:
         """Count the events in which nothing is to be judged, all at once, which costs half; where what is not so begins (0: at once)."""
         end = data.rfind(b"}\n\n") + 3
-        if end < 3 or self.is_done or b"\r" in data:
+        if end < 3 or self.is_done or self._end.is_typed or b"\r" in data:
             return 0
         events = data.count(b"\n\n", 0, end)
         are_plain = (
@@ -110,20 +126,41 @@ class StreamJudge:
             self._judge_payload(payload.strip(), failed)
 
     def _judge_payload(self, payload: bytes, failed: bool) -> None:
-        if self.is_done:
-            self.fault = "it went on after [DONE]"
-        elif payload == DONE:
-            self.is_done = True
+        self._has_payload = True
+        if payload == DONE:
+            self._judge_done()
+        elif self.is_done:
+            self.fault = f"it went on after {self._end.name}"
         elif failed or _is_error(payload):
             self.has_error = True
         elif not (payload.startswith(b"{") and payload.endswith(b"}")):
             self.fault = "it sent an event that is no JSON object"
         elif not payload.isascii() and not _is_utf8(payload):
             self.fault = "it sent an event that is not UTF-8"
+        elif self._end.is_typed:
+            self._judge_typed(payload)
         else:
             self.events += 1
             if b'"usage"' in payload or b'"timings"' in payload:
                 self._figures = payload
+
+    def _judge_done(self) -> None:
+        """`[DONE]` is the end of most streams; vLLM adds it to the others too, once."""
+        if self.is_done and not self._end.is_typed:
+            self.fault = "it went on after [DONE]"
+        elif not (self.is_done or self.has_error) and self._end.is_typed:
+            self.fault = f"it ended without {self._end.name}"
+        self.is_done = self.fault is None
+        self._end = OPENAI_END
+
+    def _judge_typed(self, payload: bytes) -> None:
+        verdict = self._end.verdict(payload)
+        self.is_done, self.has_error = verdict is True, self.has_error or verdict is False
+        self.events += self._end.brings_tokens(payload)
+        if b'"usage"' in payload:
+            # Anthropic's are spread over two events; what a later one says corrects an earlier one.
+            self._usage |= usage_in(payload)
+            self._figures = json.dumps({"usage": self._usage}).encode()
 
 
 def _read_event(event: bytes) -> tuple[bytes, bool]:

@@ -62,6 +62,9 @@ def _of_usage(usage: Mapping[str, Any]) -> TokenUsage:
     completion = _count(usage, "completion_tokens" if openai else "output_tokens")
     details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
     cached = _count(details, "cached_tokens") if isinstance(details, dict) else 0
+    # Anthropic leaves out what came from the cache, or went into it.
+    read = _count(usage, "cache_read_input_tokens")
+    prompt, cached = prompt + read + _count(usage, "cache_creation_input_tokens"), cached + read
     return TokenUsage(prompt, completion, min(cached, prompt), TokenSource.ENGINE)
 
 

@@ -74,11 +74,12 @@ async def test_the_engines_own_refusal_has_openais_shape(door: Door) -> None:
     status, answer, _ = await door.ask({"input": "a"}, EMBEDDINGS)
     assert status == 501
     assert answer["error"].keys() >= {"message", "type", "param", "code"}
-    assert isinstance(answer["error"]["code"], str)
+    assert answer["error"]["code"] == "surface_not_supported"
+    assert "Start it with" in answer["error"]["message"]
     status, answer, _ = await door.ask({"prompt": "word " * 5_000}, COMPLETIONS)
     assert status == 400
     assert answer["error"]["code"] == "exceed_context_size_error"
-    assert door.outcomes("demo") == {"engine_error": 1, "refused": 1}
+    assert door.outcomes("demo") == {"refused": 2}
 
 
 async def test_models_are_listed_by_every_name_that_works(door: Door) -> None:

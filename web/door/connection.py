@@ -29,6 +29,10 @@ _POST = b"POST /v1/"
 _HEAD_ENDS = (HEAD_END, b"\n\n", b"\n\r\n")
 
 
+class LongWayError(Exception):
+    """What the body asks for, only the long way does."""
+
+
 class DoorConnection(asyncio.Protocol):
     """See the module. One request at a time; what comes meanwhile waits."""
 
@@ -171,6 +175,10 @@ class DoorConnection(asyncio.Protocol):
             await self._answer(head, body, given)
         except LlamavisorError as error:
             self._transport.write(wire.refusal(error, given, closes=not head.keeps_alive))
+        except LongWayError:
+            self._task = None
+            self._hand_over(head.raw + body + self._joined())
+            return
         except ConnectionError:
             self.abort()
         except Exception:
@@ -195,7 +203,7 @@ class DoorConnection(asyncio.Protocol):
             door.check_host(head, self._transport)
             self._host = head.headers[b"host"]
         caller = door.caller_of(head)
-        call = door.call_of(head, body, given)
+        call = door.call_of(head, caller, body, given)
         if call.wants_stream:
             await self._answer_stream(call, caller, head, given)
             return

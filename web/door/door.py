@@ -14,10 +14,11 @@ from supervisor.core import Supervisor
 from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.accounting.keys import require_scope
 from supervisor.gateway.calls import INFERENCE_PATHS, Call, check
+from supervisor.gateway.flat import is_flat
 from supervisor.gateway.gateway import Gateway
 from supervisor.storage.records import Scope
 from web.bodies import parse_json_object
-from web.door.connection import DoorConnection
+from web.door.connection import DoorConnection, LongWayError
 from web.door.head import PlainHead, plain_lines
 from web.guard import Guard
 
@@ -71,10 +72,12 @@ class Door:
         require_scope(caller, Scope.INFERENCE)
         return caller
 
-    def call_of(self, head: PlainHead, body: bytes, request_id: str) -> Call:
-        """The call that a plain request makes. Errors as those of the long way."""
+    def call_of(self, head: PlainHead, caller: Caller, body: bytes, request_id: str) -> Call:
+        """The call that a plain request makes. Errors as those of the long way; LongWayError when it needs more than an answer."""
         self._guard.check_takes_work(self._supervisor)
         document = parse_json_object(body)
+        if is_flat(document, None) or self._supervisor.router.route(document, caller) is not None:
+            raise LongWayError
         check(head.path, document)
         accept = head.get(b"accept")
         headers = {"Accept": accept} if accept is not None else {}

@@ -26,6 +26,7 @@ _NOT_PLAIN = frozenset(
         b"sec-fetch-site",
         b"transfer-encoding",
         b"upgrade",
+        b"x-api-key",
     }
 )
 _OWN_PREFIX = b"x-llamavisor-"
@@ -34,8 +35,9 @@ _CONNECTIONS = {b"keep-alive": True, b"close": False}
 
 @dataclass(slots=True)
 class PlainHead:
-    """The head of a plain request. `headers` by lower-case name, each given once; `length` that of the body, bytes."""
+    """The head of a plain request. `raw` are its bytes; `headers` by lower-case name, each given once; `length` that of the body, bytes."""
 
+    raw: bytes
     path: str
     headers: dict[bytes, bytes]
     length: int
@@ -86,4 +88,4 @@ def read_plain(head: bytes, lines: Mapping[bytes, str]) -> PlainHead | None:
     )
     if not reader.is_plain or keeps_alive is None or not has_what_it_needs:
         return None
-    return PlainHead(path, headers, int(length), keeps_alive)
+    return PlainHead(head, path, headers, int(length), keeps_alive)

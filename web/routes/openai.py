@@ -6,19 +6,33 @@ import asyncio
 import json
 from collections.abc import Mapping
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from supervisor.errors import LlamavisorError
 from supervisor.gateway.admission.admission import Waiting
-from supervisor.gateway.calls import CHAT, COMPLETIONS, EMBEDDINGS, Call, check
+from supervisor.gateway.calls import (
+    CHAT,
+    COMPLETIONS,
+    COUNT_TOKENS,
+    EMBEDDINGS,
+    MESSAGES,
+    RERANK,
+    RESPONSES,
+    Call,
+    check,
+)
 from supervisor.gateway.exchange import Answer, Exchange
+from supervisor.gateway.flat import HEADER, is_flat
 from web.bodies import parse_json_object, read_body
-from web.errors import error_body
-from web.keys import CALLER, REQUEST_ID, SUPERVISOR
+from web.calling import call_of, caller_of
+from web.dialects import error_event, event_of
+from web.flat import answer_flat
+from web.keys import SUPERVISOR
 from web.live.engine import bound_send_buffer
 from web.registry import EVENT_STREAM, Body, Policy, Reply, RouteTable, Schema
-from web.schemas import BOOLEAN, INTEGER, NUMBER, STRING, array, described, record, ref
+from web.schemas import INTEGER, STRING, array, record
+from web.surface_schemas import BODIES, answer_schema, refusals
 from web.waiting import PROGRESS_HEADER, STREAM_TYPE, waiting_comment, waiting_event
 
 routes = RouteTable("OpenAI")
@@ -31,50 +45,24 @@ LAST_WORDS_SECONDS = 0.5
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 _MODEL: Schema = record({"id": STRING, "object": {"const": "model"}, "created": INTEGER, "owned_by": STRING})
-_SAMPLING: dict[str, Schema] = {
-    "model": described(STRING, "An instance's name or a model's id; left out, the default instance."),
-    "stream": described(BOOLEAN, "Answer in server-sent events, as the engine sends them."),
-    "temperature": {**NUMBER, "minimum": 0, "maximum": 2},
-    "top_p": {**NUMBER, "minimum": 0, "maximum": 1},
-    "top_k": {**INTEGER, "minimum": 1},
-    "max_tokens": {**INTEGER, "minimum": 1},
-    "repeat_penalty": {**NUMBER, "minimum": 0},
-}
-_MESSAGE: Schema = {"type": "object", "properties": {"role": STRING}, "required": ["role"]}
-_BODIES: Mapping[str, Schema] = {
-    CHAT: {"type": "object", "properties": {"messages": array(_MESSAGE), **_SAMPLING}, "required": ["messages"]},
-    COMPLETIONS: {"type": "object", "properties": {"prompt": {}, **_SAMPLING}},
-    EMBEDDINGS: {"type": "object", "properties": {"input": {}, "model": _SAMPLING["model"]}},
-}
-_REFUSALS = {
-    400: Reply(
-        "The request breaks the contract, or the engine refuses it; `error.param` names the field.", ref("Error")
-    ),
-    404: Reply("No such model; the message has the nearest.", ref("Error")),
-    408: Reply("The body was not complete within `server.body_deadline_seconds`.", ref("Error")),
-    413: Reply("The body exceeds `server.max_body_bytes`.", ref("Error")),
-    502: Reply("The engine died, or its answer is not complete.", ref("Error")),
-    503: Reply("Not ready now; `Retry-After` says when to come back, if it comes back by itself.", ref("Error")),
-    504: Reply("The engine said nothing for `server.upstream_idle_seconds`.", ref("Error")),
-}
+_STREAMED = frozenset({CHAT, COMPLETIONS, RESPONSES, MESSAGES})
 
 
 def _inference(path: str, summary: str) -> Handler:
     """Register the route of an engine's path that is passed through."""
-    answer: Schema = {"type": "object"}
-    others = {} if path == EMBEDDINGS else {EVENT_STREAM: STRING}
+    others = {EVENT_STREAM: STRING} if path in _STREAMED else {}
 
     @routes.route(
         "POST",
         path,
         summary=summary,
         policy=Policy.INFERENCE,
-        body=Body(_BODIES[path], "What is not named here goes to the engine as it is."),
-        responses={200: Reply("The engine's answer.", answer, others=others), **_REFUSALS},
+        body=Body(BODIES[path], "What is not named here goes to the engine as it is."),
+        responses={200: Reply("The engine's answer.", answer_schema(path), others=others), **refusals(path)},
     )
     async def pass_on(request: web.Request) -> web.StreamResponse:
-        """Passed to the instance that `model` names. A stream passes unchanged; when it fails on the way, an event `{"error": …}` comes in it and the
-        connection ends without the proper end of the body."""
+        """Passed to the instance that `model` names. A stream passes unchanged; when it fails on the way, an event that tells of the error, in the
+        words of the route, comes in it, and the connection ends without the proper end of the body."""
         return await _pass_on(request, path)
 
     return pass_on
@@ -83,6 +71,10 @@ def _inference(path: str, summary: str) -> Handler:
 create_chat_completion = _inference(CHAT, "Chat")
 create_completion = _inference(COMPLETIONS, "Complete a text")
 create_embeddings = _inference(EMBEDDINGS, "Embed texts")
+create_rerank = _inference(RERANK, "Rank documents by what they have to do with a query")
+create_response = _inference(RESPONSES, "A response, of OpenAI's Responses API")
+create_message = _inference(MESSAGES, "A message, of Anthropic's Messages API")
+count_message_tokens = _inference(COUNT_TOKENS, "Count the tokens of a message's prompt")
 
 
 @routes.route(
@@ -102,7 +94,7 @@ async def list_models(request: web.Request) -> web.Response:
     "/v1/models/{id:.+}",
     summary="One model",
     policy=Policy.ANY,
-    responses={200: Reply("The model.", _MODEL), 404: _REFUSALS[404]},
+    responses={200: Reply("The model.", _MODEL), 404: refusals("/v1/models")[404]},
 )
 async def show_model(request: web.Request) -> web.Response:
     """The id may hold slashes."""
@@ -113,31 +105,28 @@ async def _pass_on(request: web.Request, path: str) -> web.StreamResponse:
     supervisor = request.app[SUPERVISOR]
     body = await read_body(request, supervisor.settings.server.max_body_bytes)
     document = parse_json_object(body)
+    if path == CHAT and is_flat(document, request.headers.get(HEADER)):
+        return await answer_flat(request, document)
     check(path, document)
-    call = Call(path, body, document, _headers(request))
+    call, told = call_of(request, path, document, body)
     if call.wants_stream:
-        return await _Stream(request).answer(call)
-    async with supervisor.gateway.exchange(call, request[CALLER]) as exchange:
+        return await _Stream(request, told).answer(call)
+    async with supervisor.gateway.exchange(call, caller_of(request)) as exchange:
         answer = await exchange.answer()
-    return _whole(answer)
+    return _whole(answer, told)
 
 
-def _whole(answer: Answer) -> web.Response:
-    headers = {**answer.headers, PROCESSING_MS: str(round(answer.milliseconds))}
+def _whole(answer: Answer, told: Mapping[str, str]) -> web.Response:
+    headers = {**answer.headers, **told, PROCESSING_MS: str(round(answer.milliseconds))}
     return web.Response(status=answer.status, body=answer.body, headers=headers)
-
-
-def _headers(request: web.Request) -> dict[str, str]:
-    """What the engine gets to see of the client's headers; the key is not among it."""
-    given = {"Accept": request.headers[hdrs.ACCEPT]} if hdrs.ACCEPT in request.headers else {}
-    return {**given, "Content-Type": "application/json", "X-Request-Id": request[REQUEST_ID]}
 
 
 class _Stream:
     """A stream on its way to the client, who sets the pace: what it does not read is not read from the engine either."""
 
-    def __init__(self, request: web.Request) -> None:
+    def __init__(self, request: web.Request, told: Mapping[str, str]) -> None:
         self._request = request
+        self._told_headers = told
         self._supervisor = request.app[SUPERVISOR]
         self._unread_seconds = self._supervisor.settings.server.slow_reader_seconds
         self._wants_progress = request.headers.get(PROGRESS_HEADER) == "1"
@@ -148,7 +137,9 @@ class _Stream:
         """Send the answer, whole; or as far as it came, an event that says why it ends, and an end that cannot be taken for a good one."""
         telling = asyncio.create_task(self._tell(), name="waiting")
         try:
-            async with self._supervisor.gateway.exchange(call, self._request[CALLER], on_wait=self._wait) as exchange:
+            async with self._supervisor.gateway.exchange(
+                call, caller_of(self._request), on_wait=self._wait
+            ) as exchange:
                 await _ended(telling)
                 answer = await exchange.answer()
                 if answer.is_stream:
@@ -157,12 +148,12 @@ class _Stream:
             await _ended(telling)
             if self._response is None:
                 raise
-            return await self._end_badly(self._response, json.dumps(error_body(error)).encode())
+            return await self._end_badly(self._response, error_event(self._request.path, error))
         finally:
             telling.cancel()
         if self._response is None:
-            return _whole(answer)
-        return await self._end_badly(self._response, answer.body)
+            return _whole(answer, self._told_headers)
+        return await self._end_badly(self._response, event_of(self._request.path, json.loads(answer.body)))
 
     def _wait(self, waiting: Waiting) -> None:
         if self._told.full():
@@ -188,21 +179,21 @@ class _Stream:
         return self._response
 
     async def _carry(self, exchange: Exchange, answer: Answer) -> web.StreamResponse:
-        response = await self._begun({**answer.headers, **STREAM_HEADERS})
+        response = await self._begun({**answer.headers, **self._told_headers, **STREAM_HEADERS})
         data = answer.body
         try:
             while data:
                 await self._send(response, data)
                 data = await exchange.more()
         except LlamavisorError as error:
-            return await self._end_badly(response, json.dumps(error_body(error)).encode())
+            return await self._end_badly(response, error_event(self._request.path, error))
         if not exchange.is_done:
             exchange.close()
             await self._break_off()
         return response
 
-    async def _end_badly(self, response: web.StreamResponse, error: bytes) -> web.StreamResponse:
-        await self._send(response, b"data: " + error + b"\n\n")
+    async def _end_badly(self, response: web.StreamResponse, event: bytes) -> web.StreamResponse:
+        await self._send(response, event)
         await self._break_off()
         return response
 

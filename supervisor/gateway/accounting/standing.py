@@ -1,0 +1,24 @@
+"""How a caller stands: what its project has used this month, and what is left of its tightest budget."""
+
+from __future__ import annotations
+
+from supervisor.gateway.accounting.bookkeeper import Bookkeeper
+from supervisor.gateway.accounting.callers import Caller
+from supervisor.gateway.routing import BudgetStatus
+from supervisor.storage.accounts import BudgetUnit, Period
+
+
+def budget_status(bookkeeper: Bookkeeper, caller: Caller) -> BudgetStatus:
+    """In tokens: the month's use, and the limit and the rest of that budget in tokens of which the least is left (None: there is none)."""
+    now_ms, ledger = bookkeeper.now_ms(), bookkeeper.ledger
+    micros, tokens = ledger.used(caller.project, now_ms)[Period.MONTH]
+    standings = [*ledger.budget_status(caller.project, now_ms)]
+    if caller.key_id is not None:
+        standings += ledger.budget_status(caller.project, now_ms, caller.key_id)
+    tightest = min(
+        (standing for standing in standings if standing.budget.unit is BudgetUnit.TOKENS),
+        key=lambda standing: standing.remaining,
+        default=None,
+    )
+    limit = None if tightest is None else tightest.budget.amount
+    return BudgetStatus(tokens, micros, limit, None if tightest is None else tightest.remaining)

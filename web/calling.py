@@ -1,0 +1,41 @@
+"""From a client's request to the call that is made of it: who calls, which headers the engine sees, which model the router chooses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import hdrs, web
+
+from supervisor.gateway.accounting.callers import ANYONE, Caller
+from supervisor.gateway.calls import Call
+from supervisor.gateway.routing import rerouted
+from web.keys import CALLER, REQUEST_ID, SUPERVISOR
+
+ROUTE_HEADER = "X-Llamavisor-Route"
+
+
+def caller_of(request: web.Request) -> Caller:
+    """Who makes a request."""
+    caller: Caller = request.get(CALLER, ANYONE)
+    return caller
+
+
+def engine_headers(request: web.Request) -> dict[str, str]:
+    """What the engine gets to see of the client's headers; the key is not among it."""
+    given = {"Accept": request.headers[hdrs.ACCEPT]} if hdrs.ACCEPT in request.headers else {}
+    return {**given, "Content-Type": "application/json", "X-Request-Id": request[REQUEST_ID]}
+
+
+def call_of(
+    request: web.Request, path: str, document: Mapping[str, Any], body: bytes | None = None
+) -> tuple[Call, dict[str, str]]:
+    """The call, and the headers that tell the client where it was sent if the router chose. `body` (left out: `document` written anew) goes to the
+    engine as it came, unless the router chose."""
+    headers = engine_headers(request)
+    route = request.app[SUPERVISOR].router.route(document, caller_of(request))
+    if route is not None:
+        document, body = rerouted(document, route), None
+    call = Call(path, json.dumps(document).encode() if body is None else body, document, headers)
+    return call, {} if route is None else {ROUTE_HEADER: route.header}
