@@ -18,12 +18,40 @@ from web.live.limits import LiveLimits
 from web.live.server import LiveServer
 from web.middlewares import middlewares
 from web.registry import REGISTRY, Registry
-from web.routes import admin, docs, events, health, metrics, openai, pages, route, sockets, stream_socket, tokenizer
+from web.routes import (
+    accounts,
+    admin,
+    docs,
+    events,
+    health,
+    metrics,
+    openai,
+    pages,
+    route,
+    sockets,
+    stream_socket,
+    tokenizer,
+    usage,
+)
 from web.state_times import StateTimesReader
 from web.streams import STREAMS, Streams
 
 TEMPLATES_FOLDER = Path(__file__).parent / "templates"
-TABLES = (health, admin, openai, route, tokenizer, stream_socket, events, sockets, metrics, pages, docs)
+TABLES = (
+    health,
+    admin,
+    openai,
+    route,
+    tokenizer,
+    stream_socket,
+    usage,
+    accounts,
+    events,
+    sockets,
+    metrics,
+    pages,
+    docs,
+)
 
 
 def create_app(supervisor: Supervisor, *, limits: LiveLimits | None = None) -> web.Application:

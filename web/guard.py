@@ -33,7 +33,11 @@ SECURITY_HEADERS: Mapping[str, str] = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-EXPOSED_HEADERS = "X-Request-Id, Retry-After, Retry-After-Ms, OpenAI-Processing-Ms, X-Llamavisor-Route"
+EXPOSED_HEADERS = (
+    "X-Request-Id, Retry-After, Retry-After-Ms, OpenAI-Processing-Ms, X-Llamavisor-Route, X-Llamavisor-Request-Id, "
+    "X-RateLimit-Limit-Requests, X-RateLimit-Remaining-Requests, X-RateLimit-Reset-Requests, "
+    "X-RateLimit-Limit-Tokens, X-RateLimit-Remaining-Tokens, X-RateLimit-Reset-Tokens"
+)
 _FORM_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
 # What a key must be good for; None: any key will do.
 _SCOPES: Mapping[Policy, Scope | None] = {

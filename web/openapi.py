@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from web.account_schemas import ACCOUNT_COMPONENTS
 from web.registry import Policy, Registry, Reply, Route
 from web.schemas import components
 from web.surface_schemas import error_schema
@@ -34,7 +35,7 @@ def document(registry: Registry, version: str) -> dict[str, Any]:
         "paths": paths,
         "tags": [{"name": tag} for tag in dict.fromkeys(route.tag for route in registry)],
         "components": {
-            "schemas": components(),
+            "schemas": {**components(), **ACCOUNT_COMPONENTS},
             "securitySchemes": {
                 "bearer": {
                     "type": "http",

@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp.typedefs import Handler
 
+from web.account_schemas import ACCOUNT_COMPONENTS
 from web.app import TABLES
 from web.openapi import template_path
 from web.registry import Body, Parameter, Policy, Reply, Route, Schema
@@ -119,7 +120,7 @@ def _body_words(kind: str, schema: Schema | None) -> str:
 
 def _shapes() -> str:
     parts = ["## Shapes", "", "Fields that are marked `?` may be left out.", ""]
-    for name, schema in COMPONENTS.items():
+    for name, schema in {**COMPONENTS, **ACCOUNT_COMPONENTS}.items():
         parts += [f"### Shape {name}", "", *_shape(schema), ""]
     return "\n".join(parts)
 

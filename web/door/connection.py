@@ -14,6 +14,7 @@ from supervisor.gateway.exchange import Answer, Exchange
 from web.door import wire
 from web.door.head import HEAD_END, HEAD_LIMIT_BYTES, PlainHead, read_plain
 from web.middlewares import request_id
+from web.receipts import booking_headers
 from web.waiting import STREAM_TYPE, waiting_comment
 
 if TYPE_CHECKING:
@@ -212,10 +213,14 @@ class DoorConnection(asyncio.Protocol):
             if answer.is_stream:
                 await self._stream(exchange, answer, head, given)
                 return
-        self._write_whole(answer, head, given)
+        self._write_whole(answer, exchange, head, given)
 
-    def _write_whole(self, answer: Answer, head: PlainHead, given: str) -> None:
-        headers = {**answer.headers, wire.PROCESSING_MS: str(round(answer.milliseconds))}
+    def _write_whole(self, answer: Answer, exchange: Exchange, head: PlainHead, given: str) -> None:
+        headers = {
+            **answer.headers,
+            **booking_headers(exchange.booking),
+            wire.PROCESSING_MS: str(round(answer.milliseconds)),
+        }
         self._transport.write(wire.whole(answer.status, headers, answer.body, given, closes=not head.keeps_alive))
 
     async def _answer_stream(self, call: Call, caller: Caller, head: PlainHead, given: str) -> None:
@@ -238,7 +243,7 @@ class DoorConnection(asyncio.Protocol):
                     await self._stream(exchange, answer, head, given, has_begun=has_begun)
                     return
             if not has_begun:
-                self._write_whole(answer, head, given)
+                self._write_whole(answer, exchange, head, given)
                 return
             self._write_chunk(b"data: " + answer.body + b"\n\n")
         except LlamavisorError as error:
@@ -252,7 +257,7 @@ class DoorConnection(asyncio.Protocol):
     ) -> None:
         """Send the answer, whole; or as far as it came, an event that says why it ends, and an end that cannot be taken for a good one."""
         write = self._transport.write
-        headers = {**answer.headers, **wire.STREAM_HEADERS}
+        headers = {**answer.headers, **booking_headers(exchange.booking), **wire.STREAM_HEADERS}
         begin = b"" if has_begun else wire.stream_head(answer.status, headers, given, closes=not head.keeps_alive)
         write(begin + wire.chunk(answer.body))
         self._exchange = exchange

@@ -30,6 +30,7 @@ from web.dialects import error_event, event_of
 from web.flat import answer_flat
 from web.keys import SUPERVISOR
 from web.live.engine import bound_send_buffer
+from web.receipts import booking_headers
 from web.registry import EVENT_STREAM, Body, Policy, Reply, RouteTable, Schema
 from web.schemas import INTEGER, STRING, array, record
 from web.surface_schemas import BODIES, answer_schema, refusals
@@ -113,7 +114,7 @@ async def _pass_on(request: web.Request, path: str) -> web.StreamResponse:
         return await _Stream(request, told).answer(call)
     async with supervisor.gateway.exchange(call, caller_of(request)) as exchange:
         answer = await exchange.answer()
-    return _whole(answer, told)
+    return _whole(answer, {**told, **booking_headers(exchange.booking)})
 
 
 def _whole(answer: Answer, told: Mapping[str, str]) -> web.Response:
@@ -152,7 +153,7 @@ class _Stream:
         finally:
             telling.cancel()
         if self._response is None:
-            return _whole(answer, self._told_headers)
+            return _whole(answer, {**self._told_headers, **booking_headers(exchange.booking)})
         return await self._end_badly(self._response, event_of(self._request.path, json.loads(answer.body)))
 
     def _wait(self, waiting: Waiting) -> None:
@@ -179,7 +180,9 @@ class _Stream:
         return self._response
 
     async def _carry(self, exchange: Exchange, answer: Answer) -> web.StreamResponse:
-        response = await self._begun({**answer.headers, **self._told_headers, **STREAM_HEADERS})
+        response = await self._begun(
+            {**answer.headers, **self._told_headers, **booking_headers(exchange.booking), **STREAM_HEADERS}
+        )
         data = answer.body
         try:
             while data:

@@ -1,0 +1,280 @@
+"""Who pays, through the front door: keys, scopes, limits, budgets, and one record for each request, whatever became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import time
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.fixtures.door import HELLO, STREAM, Cut, Door
+from tests.fixtures.house import misbehaving
+
+pytestmark = pytest.mark.faults
+ADMIN = "admin-key-of-the-server"
+PRICES = {"one": {"input": "1000", "output": "2000"}}
+"""A prompt token costs 1,000 micro-units, a completion token 2,000."""
+TRIES = 500
+
+
+@pytest_asyncio.fixture
+async def door(tmp_path: Path) -> AsyncIterator[Door]:
+    """Not open yet."""
+    door = Door(tmp_path)
+    yield door
+    await door.close()
+
+
+async def open_with(door: Door, knobs: Mapping[str, Any] | None = None, **sections: Any) -> None:
+    """A server with a key of its own, and one engine."""
+    instances = {"one": misbehaving(door.house.model, knobs=dict(knobs or {}), supervision={"retry_base_seconds": 30})}
+    await door.open(
+        instances,
+        api_key=ADMIN,
+        gateway={"queue_seconds": 30.0},
+        sections={"storage": {"write_seconds": 0.01}, "accounting": {"prices": PRICES}, **sections},
+    )
+    door.session.headers["Authorization"] = f"Bearer {ADMIN}"
+
+
+async def call(door: Door, method: str, path: str, body: object = None, *, key: str | None = None) -> tuple[int, Any]:
+    """One request to the administration; its status and JSON."""
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    async with door.session.request(method, f"{door.url}{path}", json=body, headers=headers) as response:
+        return response.status, await response.json()
+
+
+async def made(door: Door, **fields: Any) -> dict[str, Any]:
+    """A new key."""
+    status, key = await call(door, "POST", "/admin/keys", fields)
+    assert status == 201, key
+    return dict(key)
+
+
+async def ask(door: Door, key: str, body: object = HELLO) -> tuple[int, Any, Mapping[str, str]]:
+    """A chat with that key."""
+    headers = {"Authorization": f"Bearer {key}"}
+    async with door.session.post(f"{door.url}/v1/chat/completions", json=body, headers=headers) as response:
+        return response.status, await response.json(), response.headers
+
+
+async def records(door: Door) -> list[dict[str, Any]]:
+    """All records, newest first."""
+    _, told = await call(door, "GET", "/admin/requests?limit=500")
+    return list(told["requests"])
+
+
+async def test_a_key_opens_what_its_scopes_say(door: Door) -> None:
+    await open_with(door)
+    keys = {scope: (await made(door, scopes=[scope], label=scope))["key"] for scope in ("inference", "read", "admin")}
+    allowed = {
+        ("POST", "/v1/chat/completions"): {"inference", "admin"},
+        ("GET", "/v1/models"): {"inference", "read", "admin"},
+        ("GET", "/admin/instances"): {"read", "admin"},
+        ("GET", "/admin/keys"): {"read", "admin"},
+        ("POST", "/admin/keys"): {"admin"},
+    }
+    for (method, path), scopes in allowed.items():
+        for scope, key in keys.items():
+            status, answer = await call(door, method, path, HELLO if path.startswith("/v1/chat") else {}, key=key)
+            if method == "GET" and status == 415:
+                pytest.fail("a GET has no body")
+            assert (status < 300) is (scope in scopes), (method, path, scope, answer)
+            if status >= 300:
+                assert (status, answer["error"]["code"]) == (403, "missing_scope")
+
+
+async def test_a_key_is_shown_once_and_ends_when_it_is_revoked(door: Door) -> None:
+    await open_with(door)
+    made_key = await made(door, label="laptop")
+    text = made_key["key"]
+    assert (await ask(door, text))[0] == 200
+    _, listed = await call(door, "GET", "/admin/keys")
+    assert text not in str(listed)
+    assert text.rpartition("-")[2] not in str(listed)
+    assert (await call(door, "DELETE", f"/admin/keys/{made_key['id']}"))[0] == 200
+    status, answer, _ = await ask(door, text)
+    assert (status, answer["error"]["code"]) == (401, "invalid_api_key")
+    assert "Invalid or revoked API key" in answer["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "body", "param"),
+    [
+        ("/admin/keys", "POST", {"scopes": ["all"]}, "scopes"),
+        ("/admin/keys", "POST", {"scopes": []}, "scopes"),
+        ("/admin/keys", "POST", {"project": "nobody"}, "project"),
+        ("/admin/keys", "POST", {"expires_at": "tomorrow"}, "expires_at"),
+        ("/admin/keys", "POST", {"expires_at": "2020-01-01T00:00:00Z"}, "expires_at"),
+        ("/admin/keys", "POST", {"limits": {"requests": 1}}, "limits.requests"),
+        ("/admin/keys", "POST", {"limits": {"concurrency": 0}}, "limits.concurrency"),
+        ("/admin/projects", "POST", {"name": "No Name"}, "name"),
+        ("/admin/projects", "POST", {"name": "default"}, "name"),
+        ("/admin/budgets", "PUT", {"project": "default", "period": "year", "unit": "tokens", "amount": 1}, "period"),
+        ("/admin/budgets", "PUT", {"project": "default", "period": "day", "unit": "tokens", "amount": -1}, "amount"),
+        ("/admin/budgets", "PUT", {"project": "default", "period": "day", "unit": "tokens", "amount": 1.5}, "amount"),
+        ("/v1/usage?period=year", "GET", None, "period"),
+        ("/v1/organization/costs", "GET", None, "start_time"),
+        ("/v1/organization/costs?start_time=0&bucket_width=1s", "GET", None, "bucket_width"),
+        ("/admin/requests?after=x", "GET", None, "after"),
+    ],
+)
+async def test_bad_fields_are_named(door: Door, path: str, method: str, body: object, param: str) -> None:
+    await open_with(door)
+    status, answer = await call(door, method, path, body)
+    assert status in {400, 404, 409}
+    assert answer["error"]["param"] == param
+
+
+async def test_every_request_leaves_one_record_that_says_how_it_ended(door: Door) -> None:
+    await open_with(door)
+    key = (await made(door))["key"]
+    _, whole, headers = await ask(door, key)
+    receipt_id = headers["x-llamavisor-request-id"]
+    await door.stream({**STREAM, "stream_options": {"include_usage": True}})
+    status, _, _ = await ask(door, key, {"messages": []})
+    assert status == 400
+    status, receipt = await call(door, "GET", f"/v1/requests/{receipt_id}", key=key)
+    assert status == 200
+    usage = receipt["usage"]
+    assert usage["source"] == "engine"
+    assert usage["completion_tokens"] == whole["usage"]["completion_tokens"]
+    assert receipt["cost"]["micros"] == usage["prompt_tokens"] * 1_000 + usage["completion_tokens"] * 2_000
+    assert receipt["timings"]["total_ms"] >= receipt["timings"]["first_byte_ms"] > 0
+    found = await records(door)
+    assert [(one["outcome"], one["stream"]) for one in found] == [("ok", True), ("ok", False)]
+    assert {one["cost"]["micros"] for one in found} == {receipt["cost"]["micros"]}
+
+
+async def test_another_project_does_not_see_the_receipt(door: Door) -> None:
+    await open_with(door)
+    await call(door, "POST", "/admin/projects", {"name": "other"})
+    mine, theirs = (await made(door))["key"], (await made(door, project="other"))["key"]
+    _, _, headers = await ask(door, mine)
+    path = f"/v1/requests/{headers['x-llamavisor-request-id']}"
+    assert (await call(door, "GET", path, key=mine))[0] == 200
+    assert (await call(door, "GET", path, key=theirs))[0] == 404
+    assert (await call(door, "GET", "/v1/usage?project_id=default", key=theirs))[0] == 403
+
+
+async def test_a_stream_that_is_cut_is_billed_for_what_came(door: Door) -> None:
+    await open_with(door, {"stream_fault": "no_done", "fault_after": 3})
+    with pytest.raises(Cut):
+        await door.stream(STREAM)
+    (record,) = await records(door)
+    assert (record["outcome"], record["error_code"]) == ("cut", "incomplete_answer")
+    assert record["usage"]["completion_tokens"] > 0
+    assert record["cost"]["micros"] > 0
+
+
+async def test_a_client_that_leaves_is_billed_for_what_came(door: Door) -> None:
+    await open_with(door, {"token_interval_seconds": 0.02, "token_count": 100_000})
+    async with door.post(STREAM) as response:
+        await response.content.readany()
+    for _ in range(TRIES):
+        (record,) = await records(door)
+        if record["outcome"] is not None:
+            break
+        await asyncio.sleep(0.02)
+    assert record["outcome"] == "client_gone"
+    assert record["usage"]["source"] == "counted"
+    assert record["usage"]["completion_tokens"] >= 1
+
+
+async def test_limits_refuse_and_say_when_to_come_back(door: Door) -> None:
+    await open_with(door)
+    key = (await made(door, limits={"requests_per_minute": 2}))["key"]
+    answers = [await ask(door, key) for _ in range(3)]
+    assert [status for status, _, _ in answers] == [200, 200, 429]
+    assert answers[0][2]["x-ratelimit-limit-requests"] == "2"
+    assert answers[0][2]["x-ratelimit-remaining-requests"] == "1"
+    assert "Rate limit exceeded" in answers[2][1]["error"]["message"]
+    assert int(answers[2][2]["Retry-After"]) >= 1
+    assert len(await records(door)) == 2
+
+
+async def test_a_used_up_budget_refuses_and_is_not_to_be_tried_again(door: Door) -> None:
+    await open_with(door)
+    key = (await made(door))["key"]
+    budget = {"project": "default", "period": "day", "unit": "micros", "amount": 0}
+    assert (await call(door, "PUT", "/admin/budgets", budget))[0] == 200
+    status, answer, headers = await ask(door, key)
+    assert (status, answer["error"]["code"]) == (429, "insufficient_quota")
+    assert "Budget exceeded" in answer["detail"]
+    assert headers["x-should-retry"] == "false"
+    await call(door, "DELETE", "/admin/budgets?project=default&period=day&unit=micros")
+    assert (await ask(door, key))[0] == 200
+
+
+async def test_sixty_four_clients_of_one_key_spend_no_more_than_the_budget_and_what_was_held_back(door: Door) -> None:
+    await open_with(door, {"parallel": 64, "token_interval_seconds": 0.001})
+    key = (await made(door))["key"]
+    _, first, _ = await ask(door, key)
+    price = first["usage"]["prompt_tokens"] * 1_000 + first["usage"]["completion_tokens"] * 2_000
+    amount = 21 * price
+    await call(
+        door, "PUT", "/admin/budgets", {"project": "default", "period": "day", "unit": "micros", "amount": amount}
+    )
+    body = {**HELLO, "max_tokens": first["usage"]["completion_tokens"]}
+    answers = await asyncio.gather(*(ask(door, key, body) for _ in range(64)))
+    served = [answer for answer in answers if answer[0] == 200]
+    assert {status for status, _, _ in answers} == {200, 429}
+    _, told = await call(door, "GET", "/admin/budgets")
+    (standing,) = told["budgets"]
+    assert standing["reserved"] == 0
+    assert standing["spent"] == price * (1 + len(served))
+    found = await records(door)
+    assert len(found) == 1 + len(served)
+    assert sum(one["cost"]["micros"] for one in found) == standing["spent"]
+    assert standing["spent"] <= amount + price
+
+
+async def test_usage_is_told_in_each_shape(door: Door) -> None:
+    await open_with(door)
+    key = await made(door)
+    for _ in range(3):
+        await ask(door, key["key"])
+    _, usage = await call(door, "GET", "/v1/usage?period=day", key=key["key"])
+    assert (
+        usage["total_tokens"] == usage["by_model"]["tiny"]["tokens"]
+        if "tiny" in usage["by_model"]
+        else usage["total_tokens"] > 0
+    )
+    now = int(time.time())
+    path = f"start_time={now - 3_600}&bucket_width=1h&group_by=project_id,api_key_id,model&limit=24"
+    _, buckets = await call(door, "GET", f"/v1/organization/usage/completions?{path}")
+    results = [one for bucket in buckets["data"] for one in bucket["results"]]
+    assert sum(one["num_model_requests"] for one in results) == 3
+    assert {one["api_key_id"] for one in results} == {key["id"]}
+    assert sum(one["input_tokens"] + one["output_tokens"] for one in results) == usage["total_tokens"]
+    _, costs = await call(door, "GET", f"/v1/organization/costs?start_time={now - 86_400}")
+    total = sum(one["amount"]["value"] for bucket in costs["data"] for one in bucket["results"])
+    assert total == pytest.approx(usage["total_cost"])
+    async with door.session.get(f"{door.url}/admin/usage.csv") as response:
+        rows = list(csv.DictReader(io.StringIO(await response.text())))
+    assert len(rows) == 3
+    assert sum(int(row["cost_micros"]) for row in rows) == round(usage["total_cost"] * 1_000_000)
+
+
+async def test_keys_and_spending_outlive_a_restart(door: Door) -> None:
+    await open_with(door)
+    key = (await made(door))["key"]
+    await call(
+        door, "PUT", "/admin/budgets", {"project": "default", "period": "month", "unit": "tokens", "amount": 10**9}
+    )
+    await ask(door, key)
+    _, before = await call(door, "GET", "/admin/budgets")
+    supervisor = door.house.supervisor
+    await supervisor.office.close()
+    supervisor.office = await type(supervisor.office).open(
+        supervisor.settings, supervisor.data_folder, supervisor.clock
+    )
+    assert supervisor.office.bookkeeper.identify(key).project == "default"
+    (standing,) = supervisor.office.bookkeeper.ledger.budget_status("default", supervisor.office.bookkeeper.now_ms())
+    assert standing.spent == before["budgets"][0]["spent"] > 0

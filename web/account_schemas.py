@@ -1,0 +1,95 @@
+"""JSON Schemas of projects, keys, budgets and usage; more components of the OpenAPI document."""
+
+from __future__ import annotations
+
+from supervisor.storage.accounts import BudgetUnit, Period
+from supervisor.storage.records import Scope
+from web.registry import Schema
+from web.schemas import BOOLEAN, INTEGER, NUMBER, STRING, array, described, optional, record, ref
+
+LIMIT_NAMES = ("requests_per_minute", "tokens_per_minute", "concurrency")
+LIMITS = record(
+    {name: described({**INTEGER, "minimum": 1}, "Left out: the default.") for name in LIMIT_NAMES},
+    optional_keys=LIMIT_NAMES,
+)
+SCOPE: Schema = {"type": "string", "enum": [scope.value for scope in Scope]}
+PERIOD: Schema = {"type": "string", "enum": [period.value for period in Period]}
+UNIT: Schema = {"type": "string", "enum": [unit.value for unit in BudgetUnit]}
+
+_ACCOUNTS: dict[str, Schema] = {
+    "Limits": record({name: optional(INTEGER) for name in LIMIT_NAMES}),
+    "Project": record(
+        {
+            "name": STRING,
+            "limits": ref("Limits"),
+            "month": record({"tokens": INTEGER, "cost_micros": described(INTEGER, "Micro-units of the currency.")}),
+        }
+    ),
+    "Key": record(
+        {
+            "id": STRING,
+            "project": STRING,
+            "label": STRING,
+            "scopes": array(SCOPE),
+            "created_at": STRING,
+            "expires_at": optional(STRING),
+            "revoked_at": optional(STRING),
+            "limits": ref("Limits"),
+        }
+    ),
+    "NewKey": {"allOf": [ref("Key"), record({"key": described(STRING, "The key itself: `lv-ID-SECRET`.")})]},
+    "Budget": record(
+        {
+            "project": STRING,
+            "key_id": optional(STRING),
+            "period": PERIOD,
+            "unit": UNIT,
+            "amount": INTEGER,
+            "spent": INTEGER,
+            "reserved": described(INTEGER, "Held back for requests on their way."),
+            "remaining": INTEGER,
+            "resets_at": STRING,
+        }
+    ),
+}
+
+_OPTIONAL_TEXT = optional(STRING)
+_USAGE: dict[str, Schema] = {
+    "Usage": record(
+        {
+            "project_id": STRING,
+            "period": STRING,
+            "total_tokens": INTEGER,
+            "total_cost": optional(NUMBER),
+            "by_model": {"type": "object", "additionalProperties": record({"tokens": INTEGER, "cost": optional(NUMBER)})},
+            "limit": INTEGER,
+            "remaining": INTEGER,
+            "unit": STRING,
+        },
+        optional_keys=("limit", "remaining", "unit"),
+    ),
+    "BucketPage": record(
+        {
+            "object": {"const": "page"},
+            "data": array(record({"object": STRING, "start_time": INTEGER, "end_time": INTEGER, "results": array({"type": "object"})})),
+            "has_more": BOOLEAN,
+            "next_page": _OPTIONAL_TEXT,
+        }
+    ),
+    "Receipt": record(
+        {
+            "id": STRING, "object": {"const": "request"}, "client_request_id": _OPTIONAL_TEXT, "project": STRING, "key_id": _OPTIONAL_TEXT,
+            "endpoint": STRING, "surface": STRING, "stream": BOOLEAN, "batch_id": _OPTIONAL_TEXT, "accepted_at": STRING,
+            "outcome": described(_OPTIONAL_TEXT, "Null while it is on its way."), "error_code": _OPTIONAL_TEXT, "model": _OPTIONAL_TEXT,
+            "instance": _OPTIONAL_TEXT, "revision": optional(INTEGER), "route_reason": _OPTIONAL_TEXT, "settled_at": STRING,
+            "usage": record({"prompt_tokens": INTEGER, "cached_tokens": INTEGER, "completion_tokens": INTEGER, "total_tokens": INTEGER,
+                             "source": STRING}),
+            "cost": record({"micros": optional(INTEGER), "input_price_micros": optional(INTEGER), "output_price_micros": optional(INTEGER)}),
+            "timings": record({"queued_ms": optional(NUMBER), "first_byte_ms": optional(NUMBER), "total_ms": optional(NUMBER)}),
+            "energy": record({"millijoules": optional(INTEGER), "co2_micrograms": optional(INTEGER), "method": _OPTIONAL_TEXT}),
+        },
+        optional_keys=("error_code", "model", "instance", "revision", "route_reason", "settled_at", "usage", "cost", "timings", "energy"),
+    ),
+}  # fmt: skip
+
+ACCOUNT_COMPONENTS = {**_ACCOUNTS, **_USAGE}

@@ -1,0 +1,253 @@
+"""What was used: totals, OpenAI's organization usage and costs, the requests one by one, receipts, CSV."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from aiohttp import web
+
+from supervisor.core import Supervisor
+from supervisor.errors import ForbiddenError, MalformedRequestError, NotFoundError
+from supervisor.gateway.accounting import reports
+from supervisor.gateway.accounting.callers import Caller
+from supervisor.storage import usage
+from supervisor.storage.accounts import Period
+from supervisor.storage.records import Scope
+from supervisor.storage.usage import UsageFilter
+from web.bodies import query_integer
+from web.calling import caller_of
+from web.fields import choice, text
+from web.keys import SUPERVISOR
+from web.registry import Parameter, Policy, Reply, RouteTable
+from web.schemas import INTEGER, STRING, array, optional, record, ref
+
+routes = RouteTable("Usage")
+
+CSV = "text/csv"
+PAGE_DEFAULT = 50
+PAGE_MOST = 500
+BUCKETS_MOST = {"1m": 1_440, "1h": 168, "1d": 400}
+MILLISECONDS = 1_000
+LARGEST_SECONDS = 10**11
+_BAD = {400: Reply("A parameter is wrong; `error.param` names it.", ref("Error"))}
+_FOREIGN = {403: Reply("It is another project's, and the key may not read everything.", ref("Error"))}
+_GONE = {503: Reply("The database does not answer now.", ref("Error"))}
+_FILTERS = (
+    Parameter("project", "Only of this project.", STRING),
+    Parameter("key_id", "Only by this key.", STRING),
+    Parameter("model", "Only to this model.", STRING),
+    Parameter("outcome", "Only those that ended so.", STRING),
+    Parameter("since", "Accepted at or after this time, Unix seconds.", INTEGER),
+    Parameter("until", "Accepted before this time, Unix seconds.", INTEGER),
+)
+
+
+@routes.route(
+    "GET",
+    "/v1/usage",
+    summary="What a project used",
+    policy=Policy.ANY,
+    parameters=(
+        Parameter("project_id", "Left out, the key's own.", STRING),
+        Parameter(
+            "period",
+            "The present one, in UTC.",
+            {"type": "string", "enum": [each.value for each in Period], "default": "month"},
+        ),
+    ),
+    responses={
+        200: Reply("Totals, by model, and the budget if there is one.", ref("Usage")),
+        **_BAD,
+        **_FOREIGN,
+        **_GONE,
+    },
+)
+async def show_usage(request: web.Request) -> web.Response:
+    """`limit` and `remaining` are in `unit`, of the project's budget for that period."""
+    supervisor, project = request.app[SUPERVISOR], _project(request, "project_id")
+    period = choice({"period": request.query.get("period", Period.MONTH.value)}, "period", Period)
+    bookkeeper = supervisor.office.bookkeeper
+    wanted = reports.period_filter(project, period, bookkeeper.now_ms())
+    by_model = await supervisor.office.books.query(usage.sums, wanted, ("model",))
+    return web.json_response(reports.usage_report(bookkeeper, project, period, by_model))
+
+
+def _buckets_route(path: str, summary: str, *, costs: bool) -> None:
+    @routes.route(
+        "GET",
+        path,
+        summary=summary,
+        policy=Policy.READ,
+        parameters=(
+            Parameter("start_time", "Unix seconds.", INTEGER, required=True),
+            Parameter("end_time", "Unix seconds; left out, now.", INTEGER),
+            Parameter(
+                "bucket_width",
+                "How long each bucket is.",
+                {"type": "string", "enum": list(reports.BUCKET_SECONDS), "default": "1d"},
+            ),
+            Parameter("group_by", "Any of project_id, api_key_id, model; several times, or with commas.", STRING),
+            Parameter("project_ids", "Only these; the same.", STRING),
+            Parameter("limit", "Buckets a page.", INTEGER),
+            Parameter("page", "`next_page` of the page before.", STRING),
+        ),
+        responses={200: Reply("OpenAI's page of buckets.", ref("BucketPage")), **_BAD, **_GONE},
+    )
+    async def show(request: web.Request) -> web.Response:
+        """As OpenAI's administration API answers it; empty buckets are there too."""
+        return await _show_buckets(request, costs=costs)
+
+
+_buckets_route("/v1/organization/usage/completions", "Usage by time, as OpenAI tells it", costs=False)
+_buckets_route("/v1/organization/costs", "Costs by time, as OpenAI tells them", costs=True)
+
+
+@routes.route(
+    "GET",
+    "/v1/requests/{id}",
+    summary="The receipt of a request",
+    policy=Policy.ANY,
+    responses={
+        200: Reply("All that is known of it.", ref("Receipt")),
+        404: Reply("There is none of that id, or it is another project's.", ref("Error")),
+        **_GONE,
+    },
+)
+async def show_receipt(request: web.Request) -> web.Response:
+    """By the id in the header `x-llamavisor-request-id` of its answer, or by the client's own `X-Request-Id` (then the newest)."""
+    supervisor, identity = request.app[SUPERVISOR], request.match_info["id"]
+    found = await supervisor.office.books.query(usage.one, identity)
+    if found is None or not _may_see(caller_of(request), found.request.project):
+        raise NotFoundError(f"There is no request {identity[:100]!r}.", param="id")
+    return web.json_response(reports.receipt(found))
+
+
+@routes.route(
+    "GET",
+    "/admin/requests",
+    summary="Requests that were served",
+    policy=Policy.READ,
+    parameters=(*_FILTERS, Parameter("limit", "So many a page.", {**INTEGER, "default": PAGE_DEFAULT, "maximum": PAGE_MOST}),
+                Parameter("after", "`next` of the page before.", STRING)),
+    responses={
+        200: Reply("Newest first; `next` is null on the last page.", record({"requests": array(ref("Receipt")), "next": optional(STRING)})),
+        **_BAD,
+        **_GONE,
+    },
+)  # fmt: skip
+async def list_requests(request: web.Request) -> web.Response:
+    """One record for each request that was let in, whatever became of it."""
+    limit = query_integer(request.query, "limit", PAGE_DEFAULT, minimum=1, maximum=PAGE_MOST)
+    books = request.app[SUPERVISOR].office.books
+    found = await books.query(usage.page, _filter(request.query), limit + 1, _cursor(request.query.get("after")))
+    shown, more = found[:limit], len(found) > limit
+    last = shown[-1].request if more else None
+    following = None if last is None else f"{last.accepted_at_ms}.{last.id}"
+    return web.json_response({"requests": [reports.receipt(one) for one in shown], "next": following})
+
+
+@routes.route(
+    "GET",
+    "/admin/usage.csv",
+    summary="Usage records as CSV",
+    policy=Policy.READ,
+    parameters=_FILTERS,
+    responses={200: Reply("A line a request, oldest first.", STRING, CSV), **_BAD, **_GONE},
+)
+async def export(request: web.Request) -> web.Response:
+    """The columns are those of a receipt; texts that a spreadsheet would take for formulas are quoted with an apostrophe."""
+    books = request.app[SUPERVISOR].office.books
+    wanted = _filter(request.query)
+    body = await books.query(lambda connection: "".join(reports.csv_lines(usage.every(connection, wanted))))
+    headers = {"Content-Disposition": 'attachment; filename="llamavisor-usage.csv"'}
+    return web.Response(text=body, content_type=CSV, headers=headers)
+
+
+async def _show_buckets(request: web.Request, *, costs: bool) -> web.Response:
+    supervisor: Supervisor = request.app[SUPERVISOR]
+    width = request.query.get("bucket_width", "1d")
+    if width not in reports.BUCKET_SECONDS:
+        raise MalformedRequestError(
+            f"`bucket_width` must be one of {', '.join(reports.BUCKET_SECONDS)}.", param="bucket_width"
+        )
+    width_ms = reports.BUCKET_SECONDS[width] * MILLISECONDS
+    since_ms, until_ms = _span(request.query, width_ms)
+    limit = query_integer(request.query, "limit", 7, minimum=1, maximum=BUCKETS_MOST[width])
+    starts = list(range(since_ms - since_ms % width_ms, until_ms, width_ms))[:limit]
+    end_ms = min(until_ms, starts[-1] + width_ms) if starts else until_ms
+    by = _groups(request)
+    projects = _list(request, "project_ids")
+    sums = []
+    chosen: list[str | None] = [*projects] or [None]
+    for project in chosen:
+        wanted = UsageFilter(project=project, since_ms=since_ms, until_ms=end_ms)
+        sums += await supervisor.office.books.query(usage.sums, wanted, [reports.GROUPS[name] for name in by], width_ms)
+    currency = supervisor.settings.accounting.currency
+    has_more = end_ms < until_ms
+    page = {
+        "object": "page",
+        "data": reports.usage_buckets(sums, by, starts, width_ms, currency, costs=costs),
+        "has_more": has_more,
+        "next_page": str(end_ms // MILLISECONDS) if has_more else None,
+    }
+    return web.json_response(page)
+
+
+def _span(query: Mapping[str, str], width_ms: int) -> tuple[int, int]:
+    if "start_time" not in query:
+        raise MalformedRequestError("`start_time` must be given, in Unix seconds.", param="start_time")
+    since = query_integer(query, "start_time", 0, minimum=0, maximum=LARGEST_SECONDS)
+    if "page" in query:
+        since = query_integer(query, "page", 0, minimum=since, maximum=LARGEST_SECONDS)
+    until = query_integer(query, "end_time", int(time.time()) + 1, minimum=0, maximum=LARGEST_SECONDS)
+    if until <= since:
+        raise MalformedRequestError("`end_time` must be after `start_time`.", param="end_time")
+    if (until - since) * MILLISECONDS // width_ms > 10**6:
+        raise MalformedRequestError("That are more than a million buckets.", param="bucket_width")
+    return since * MILLISECONDS, until * MILLISECONDS
+
+
+def _groups(request: web.Request) -> list[str]:
+    names = _list(request, "group_by")
+    for name in names:
+        if name not in reports.GROUPS:
+            raise MalformedRequestError(f"`group_by` must be of {', '.join(reports.GROUPS)}.", param="group_by")
+    return list(dict.fromkeys(names))
+
+
+def _list(request: web.Request, name: str) -> list[str]:
+    given = [*request.query.getall(name, []), *request.query.getall(f"{name}[]", [])]
+    return [part for value in given for part in value.split(",") if part]
+
+
+def _filter(query: Mapping[str, str]) -> UsageFilter:
+    def moment(name: str) -> int | None:
+        if name not in query:
+            return None
+        return query_integer(query, name, 0, minimum=0, maximum=LARGEST_SECONDS) * MILLISECONDS
+
+    names = ("project", "key_id", "model", "outcome")
+    given = {name: text(query, name, default="") or None for name in names}
+    return UsageFilter(**given, since_ms=moment("since"), until_ms=moment("until"))
+
+
+def _cursor(after: str | None) -> tuple[int, str] | None:
+    if after is None:
+        return None
+    moment, _, identity = after.partition(".")
+    if not (moment.isascii() and moment.isdigit() and len(moment) < 16 and identity):
+        raise MalformedRequestError("`after` must be `next` of the page before.", param="after")
+    return int(moment), identity
+
+
+def _project(request: web.Request, name: str) -> str:
+    caller = caller_of(request)
+    project = text(request.query, name, default=caller.project)
+    if not _may_see(caller, project):
+        raise ForbiddenError(f"The key is of the project `{caller.project}`, not of `{project}`.", param=name)
+    return project
+
+
+def _may_see(caller: Caller, project: str) -> bool:
+    return project == caller.project or bool({Scope.READ, Scope.ADMIN} & caller.scopes)
