@@ -72,7 +72,20 @@ def test_unknown_wrong_revoked_and_expired_are_told_alike() -> None:
     clock.advance(60)
     unknown, swapped = issued(clock), f"{good.text[:16]}{revoked.text[16:]}"
     cut, foreign = good.text[:-1], f"sk-{good.text[3:]}"
-    shown = [revoked.text, short.text, unknown.text, swapped, cut, foreign, "lv-", "lv--", "-", "x", f"{good.text} "]
+    shown = [
+        revoked.text,
+        short.text,
+        unknown.text,
+        swapped,
+        cut,
+        foreign,
+        good.text[3:],
+        "lv-",
+        "lv--",
+        "-",
+        "x",
+        f"{good.text} ",
+    ]
     told = {refusal(keyring, presented) for presented in shown}
     assert len(told) == 1
     assert told.pop().startswith("Invalid or revoked API key")
