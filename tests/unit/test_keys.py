@@ -114,7 +114,6 @@ def test_a_record_that_changes_replaces_the_old_one() -> None:
     keyring.add(replace(key.record, scopes=frozenset({Scope.ADMIN})))
     assert keyring.identify(key.text).scopes == {Scope.ADMIN}
     keyring.add(replace(key.record, revoked_at_ms=1))
-    assert len(keyring) == 0
     refusal(keyring, key.text)
 
 
