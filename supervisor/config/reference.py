@@ -124,13 +124,13 @@ def _sections() -> Iterator[str]:
 
 
 def _accounting() -> Iterator[str]:
-    top = {name: node for name, node in _children(("accounting",)).items() if name in ("currency", "prices")}
-    yield _section("`accounting`", ("accounting",), top)
+    top = ("accounting",)
+    yield _section("`accounting`", top, _children(top))
     note = (
         "By the name of an instance, endpoint or model. In the environment all prices are one object, written as JSON."
     )
     yield _section("`accounting.prices.<name>`", (*_PRICES, "<name>"), _children((*_PRICES, "name")), note)
-    for path in (("accounting", "limits", "key"), ("accounting", "limits", "project"), ("accounting", "reservation")):
+    for path in ((*top, "limits"), (*top, "limits", "key"), (*top, "limits", "project"), (*top, "reservation")):
         yield _section(f"`{'.'.join(path)}`", path, _children(path))
 
 

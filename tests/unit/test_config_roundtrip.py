@@ -30,6 +30,7 @@ WORDS: dict[str, Values] = {
     "model": st.sampled_from(["demo", "name", "/srv/a.gguf"]),
     "binary": st.sampled_from(["llama-server", "/opt/x"]),
     "health_path": TEXT.map(lambda text: f"/{text}"),
+    "currency": st.from_regex(r"[\x21-\x7e]{1,8}", fullmatch=True),
     "argv": st.lists(TEXT, min_size=1, max_size=3),
 }
 
@@ -75,6 +76,18 @@ ENGINE_NODES = {
 ENGINES = {kind: keys_of(branch, without=("kind",)) for kind, branch in ENGINE_NODES.items()}
 SERVER = keys_of(children("server"), without=("port", "tls"))
 SECTIONS = {section: keys_of(children(section)) for section in ("models", "logging")}
+LIMITS = st.fixed_dictionaries(
+    {}, optional={whose: keys_of(children("accounting", "limits", whose)) for whose in ("key", "project")}
+)
+PRICE = st.integers(0, 10**9).map(lambda micros: micros / 10**6) | st.sampled_from(["0.15", "12", "0.000001"])
+ACCOUNTING = st.fixed_dictionaries(
+    {"currency": WORDS["currency"]},
+    optional={
+        "prices": st.dictionaries(TEXT, st.fixed_dictionaries({"input": PRICE, "output": PRICE}), max_size=2),
+        "limits": LIMITS,
+        "reservation": keys_of(children("accounting", "reservation")),
+    },
+)
 INSTANCE = keys_of(children("instances", "x"), without=(*ADDRESSES, "engine", "env", "supervision", "adopt", "model"))
 
 
@@ -103,6 +116,7 @@ def trees(draw: st.DrawFn) -> dict[str, Any]:
     if draw(st.booleans()):
         server["tls"] = {"certificate": "/srv/c", "key": "/srv/k"}
     tree = {"server": server, "instances": instances, "defaults": draw(FIGURES) | draw(LOWS) | draw(HIGHS)}
+    tree["accounting"] = draw(ACCOUNTING)
     return tree | {section: draw(keys) for section, keys in SECTIONS.items()}
 
 
