@@ -17,7 +17,12 @@ from supervisor.events import EventLog
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.health import HealthReport, ReadyReport, health_report, ready_report
 from supervisor.fleet.sweep import end_leftovers, find_survivors
+from supervisor.gateway.accounting.callers import Caller
+from supervisor.gateway.batch.batches import Batches
+from supervisor.gateway.calls import Call
+from supervisor.gateway.exchange import Answer
 from supervisor.gateway.gateway import Gateway
+from supervisor.gateway.idempotency import IdempotencyStore
 from supervisor.process import posix
 from supervisor.process.reaper import OrphanReaper
 
@@ -84,6 +89,8 @@ class Supervisor:
         self._reaper = OrphanReaper(self.clock)
         self.fleet: Fleet
         self.gateway: Gateway
+        self.batches: Batches
+        self.idempotency = IdempotencyStore(self.clock)
 
     @classmethod
     async def open(
@@ -115,6 +122,12 @@ class Supervisor:
         self._survivors = find_survivors(self.folder.run_id, self.settings)
         await end_leftovers(self.folder.run_id, keep=self._survivors.values())
         await self.fleet.open(self.settings, self._survivors)
+        self.batches = Batches(self.folder.path, self.settings, self.clock, self._ask, lambda: self.gateway.active)
+        await self.batches.open()
+
+    async def _ask(self, call: Call, caller: Caller, batch_id: str | None) -> Answer:
+        """How batch work reaches the engines."""
+        return await self.gateway.ask(call)
 
     @property
     def settings(self) -> Settings:
@@ -139,6 +152,7 @@ class Supervisor:
     async def start(self) -> None:
         """Start the instances that are to start with the supervisor."""
         await self.fleet.autostart(self.settings, self._survivors)
+        self.batches.start()
 
     def request_shutdown(self, *, stop_survivors: bool = False) -> None:
         """Ask for the end: whoever runs the supervisor drains and closes it. `stop_survivors`: also what would outlive us."""
@@ -179,6 +193,7 @@ class Supervisor:
         diff = diff_settings(self.settings, loaded.settings)
         self.loaded = loaded
         self.gateway.retune(loaded.settings)
+        self.batches.retune(loaded.settings)
         await self.fleet.apply(loaded.settings, diff)
         report = ReloadReport(
             diff.added, diff.removed, diff.changed, diff.retuned, diff.unchanged, tuple(diff.server_changed)
@@ -189,6 +204,7 @@ class Supervisor:
     async def drain(self) -> bool:
         """Wait until no request is being served, at most the configured grace; whether all of them ended by themselves."""
         self._state.draining = True
+        self.batches.rest()
         return await self.gateway.wait_idle(self.settings.server.shutdown_grace_seconds)
 
     def hurry(self) -> None:
@@ -207,6 +223,7 @@ class Supervisor:
 
     async def _close_parts(self) -> None:
         try:
+            await self.batches.close()
             await self.fleet.stop_all(survivors_too=self._state.stop_survivors)
             kept = {} if self._state.stop_survivors else find_survivors(self.folder.run_id, self.settings)
             await self.gateway.close()

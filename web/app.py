@@ -17,12 +17,12 @@ from web.live.limits import LiveLimits
 from web.live.server import LiveServer
 from web.middlewares import middlewares
 from web.registry import REGISTRY, Registry
-from web.routes import admin, docs, events, health, metrics, openai, pages, sockets
+from web.routes import admin, batch, batches, docs, events, files, health, metrics, openai, pages, sockets
 from web.state_times import StateTimesReader
 from web.streams import STREAMS, Streams
 
 TEMPLATES_FOLDER = Path(__file__).parent / "templates"
-TABLES = (health, admin, openai, events, sockets, metrics, pages, docs)
+TABLES = (health, admin, openai, batch, files, batches, events, sockets, metrics, pages, docs)
 
 
 def create_app(supervisor: Supervisor, *, limits: LiveLimits | None = None) -> web.Application:

@@ -12,6 +12,7 @@ from typing import Literal, Self
 
 from pydantic import AnyHttpUrl, Field, model_validator
 
+from supervisor.config.batch_settings import BatchSettings, FilesSettings
 from supervisor.config.engine_settings import CommandEngine, EmbeddedEngine, EngineSettings
 from supervisor.config.fields import (
     BrokenRule,
@@ -98,6 +99,8 @@ class Settings(StrictModel):
     server: ServerSettings = Field(default_factory=ServerSettings, description="The web server.")
     models: ModelsSettings = Field(default_factory=ModelsSettings, description="Models on this machine.")
     logging: LoggingSettings = Field(default_factory=LoggingSettings, description="The supervisor's own log.")
+    files: FilesSettings = Field(default_factory=FilesSettings, description="Files that are uploaded for batches.")
+    batches: BatchSettings = Field(default_factory=BatchSettings, description="Work that nobody waits for.")
     reload_on_change: Flag = Field(False, description="Read the configuration file again whenever it changes.")
     defaults: SupervisionSettings = Field(
         default_factory=SupervisionSettings, description="Figures of supervision for every instance."

@@ -12,16 +12,20 @@ from aiohttp.typedefs import Handler
 from supervisor.errors import LlamavisorError
 from supervisor.gateway.calls import CHAT, COMPLETIONS, EMBEDDINGS, Call, check
 from supervisor.gateway.exchange import Answer, Exchange
+from supervisor.gateway.idempotency import Keeping, KeptAnswer, Scope
 from web.bodies import parse_json_object, read_body
+from web.callers import caller_of
 from web.errors import error_body
 from web.keys import REQUEST_ID, SUPERVISOR
 from web.live.engine import bound_send_buffer
-from web.registry import EVENT_STREAM, Body, Policy, Reply, RouteTable, Schema
+from web.registry import EVENT_STREAM, Body, Parameter, Policy, Reply, RouteTable, Schema
 from web.schemas import BOOLEAN, INTEGER, NUMBER, STRING, array, described, record, ref
 
 routes = RouteTable("OpenAI")
 
 PROCESSING_MS = "openai-processing-ms"
+IDEMPOTENCY_KEY = "Idempotency-Key"
+REPLAYED = "idempotent-replayed"
 # Less than what a transport takes before it asks its writer to wait.
 SMALL_BYTES = 16 * 1024
 # A browser that notices the broken end drops what the page has not read by then: the reason would be lost.
@@ -44,13 +48,19 @@ _BODIES: Mapping[str, Schema] = {
     COMPLETIONS: {"type": "object", "properties": {"prompt": {}, **_SAMPLING}},
     EMBEDDINGS: {"type": "object", "properties": {"input": {}, "model": _SAMPLING["model"]}},
 }
+_IDEMPOTENCY = (
+    "Names the request: sent again with the same body within 24 h, it is answered as before, with `idempotent-replayed: true`. "
+    "Only good answers are kept, in memory."
+)
 _REFUSALS = {
     400: Reply(
         "The request breaks the contract, or the engine refuses it; `error.param` names the field.", ref("Error")
     ),
     404: Reply("No such model; the message has the nearest.", ref("Error")),
     408: Reply("The body was not complete within `server.body_deadline_seconds`.", ref("Error")),
+    409: Reply("A request with the same `Idempotency-Key` is being answered.", ref("Error")),
     413: Reply("The body exceeds `server.max_body_bytes`.", ref("Error")),
+    422: Reply("The `Idempotency-Key` was given to another request.", ref("Error")),
     502: Reply("The engine died, or its answer is not complete.", ref("Error")),
     503: Reply("Not ready now; `Retry-After` says when to come back, if it comes back by itself.", ref("Error")),
     504: Reply("The engine said nothing for `server.upstream_idle_seconds`.", ref("Error")),
@@ -67,6 +77,7 @@ def _inference(path: str, summary: str) -> Handler:
         path,
         summary=summary,
         policy=Policy.INFERENCE,
+        parameters=(Parameter(IDEMPOTENCY_KEY, _IDEMPOTENCY, STRING, location="header"),),
         body=Body(_BODIES[path], "What is not named here goes to the engine as it is."),
         responses={200: Reply("The engine's answer.", answer, others=others), **_REFUSALS},
     )
@@ -112,11 +123,27 @@ async def _pass_on(request: web.Request, path: str) -> web.StreamResponse:
     body = await read_body(request, supervisor.settings.server.max_body_bytes)
     document = parse_json_object(body)
     check(path, document)
-    async with supervisor.gateway.exchange(Call(path, body, document, _headers(request))) as exchange:
+    call = Call(path, body, document, _headers(request))
+    key = request.headers.get(IDEMPOTENCY_KEY)
+    if key is None:
+        return await _answered(request, call, None)
+    caller = caller_of(request)
+    begun = supervisor.idempotency.begin(Scope(caller.project, caller.key_id, path), key, body)
+    if isinstance(begun, KeptAnswer):
+        return web.Response(status=begun.status, body=begun.body, headers={**begun.headers, REPLAYED: "true"})
+    with begun as keeping:
+        return await _answered(request, call, keeping)
+
+
+async def _answered(request: web.Request, call: Call, keeping: Keeping | None) -> web.StreamResponse:
+    async with request.app[SUPERVISOR].gateway.exchange(call) as exchange:
         answer = await exchange.answer()
         if answer.is_stream:
-            return await _Stream(request, exchange).carry(answer)
+            return await _Stream(request, exchange, keeping).carry(answer)
     headers = {**answer.headers, PROCESSING_MS: str(round(answer.milliseconds))}
+    if keeping is not None:
+        keeping.add(answer.body)
+        keeping.complete(answer.status, headers)
     return web.Response(status=answer.status, body=answer.body, headers=headers)
 
 
@@ -129,9 +156,10 @@ def _headers(request: web.Request) -> dict[str, str]:
 class _Stream:
     """A stream on its way to the client, who sets the pace: what it does not read is not read from the engine either."""
 
-    def __init__(self, request: web.Request, exchange: Exchange) -> None:
+    def __init__(self, request: web.Request, exchange: Exchange, keeping: Keeping | None) -> None:
         self._request = request
         self._exchange = exchange
+        self._keeping = keeping
         self._unread_seconds = request.app[SUPERVISOR].settings.server.slow_reader_seconds
 
     async def carry(self, answer: Answer) -> web.StreamResponse:
@@ -142,11 +170,15 @@ class _Stream:
         try:
             data = answer.body
             while data:
+                if self._keeping is not None:
+                    self._keeping.add(data)
                 await self._send(response, data)
                 data = await self._exchange.more()
         except LlamavisorError as error:
             event = f"data: {json.dumps(error_body(error))}\n\n"
             await self._send(response, event.encode())
+        if self._keeping is not None and self._exchange.is_done:
+            self._keeping.complete(answer.status, {**answer.headers, **STREAM_HEADERS})
         if not self._exchange.is_done:
             self._exchange.close()
             await asyncio.sleep(LAST_WORDS_SECONDS)
