@@ -14,11 +14,11 @@ import pytest_asyncio
 from openai.types import Batch
 
 from tests.fixtures.door import Door
-from tests.fixtures.nursery import GENEROUS_SECONDS
 
 DEMO = {"engine": {"kind": "embedded", "parallel": 2}, "model": "demo"}
 OVER = ("completed", "failed", "expired", "cancelled")
 POLL_SECONDS = 0.02
+TRIES = 1_000
 
 
 @pytest_asyncio.fixture
@@ -51,10 +51,12 @@ def line(custom_id: str, url: str = "/v1/chat/completions", **body: Any) -> str:
 
 async def over(api: openai.AsyncOpenAI, batch_id: str) -> Batch:
     """The batch, once it is over."""
-    async with asyncio.timeout(GENEROUS_SECONDS):
-        while (batch := await api.batches.retrieve(batch_id)).status not in OVER:
-            await asyncio.sleep(POLL_SECONDS)
-    return batch
+    for _ in range(TRIES):
+        batch = await api.batches.retrieve(batch_id)
+        if batch.status in OVER:
+            return batch
+        await asyncio.sleep(POLL_SECONDS)
+    raise AssertionError(f"the batch is {batch.status}, with {batch.request_counts}")
 
 
 async def results(api: openai.AsyncOpenAI, file_id: str | None) -> list[dict[str, Any]]:

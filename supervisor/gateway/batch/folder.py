@@ -16,7 +16,8 @@ from supervisor.data_folder import PRIVATE_FILE, PRIVATE_FOLDER, replace_file
 from supervisor.gateway.batch.lines import LINE_BYTES_MAX, number_in
 from supervisor.gateway.batch.objects import Batch
 
-SYNC_SECONDS = 1.0
+# What a power loss costs is asked again; a busy disk takes its time for each sync.
+SYNC_SECONDS = 5.0
 NEW_PREFIX = ".new-"
 OUTPUT, ERRORS = "output.jsonl", "errors.jsonl"
 _STATE, _INPUT = "state.json", "input.jsonl"
