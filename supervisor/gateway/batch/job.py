@@ -23,6 +23,8 @@ from supervisor.gateway.batch.turns import Turns
 logger = logging.getLogger(__name__)
 
 FAULTS_MAX = 20
+# None would mean that it ran out.
+LEFT_MIN_SECONDS = 1.0
 _STOPPED = {
     BatchStatus.CANCELLING: ("batch_cancelled", "This request was not executed before the batch was cancelled."),
     BatchStatus.FINALIZING: ("batch_expired", "This request could not be executed before the window expired."),
@@ -86,6 +88,9 @@ class Job:
                 await self._fail((Fault("internal_error", message),))
         finally:
             self._means.disk.later(self._results.close)
+            if not self._batch.is_over:
+                self._note_time()
+                self._means.disk.later(partial(self._folder.save, self._batch))
 
     async def _go_on(self) -> None:
         await self._means.disk(self._results.open)
@@ -146,6 +151,7 @@ class Job:
             faults.append(Fault("empty_file", "The file holds no requests."))
         if faults:
             await self._fail(tuple(faults[:FAULTS_MAX]))
+            self._means.disk.later(self._folder.forget_lines)
         else:
             self._enter(BatchStatus.IN_PROGRESS, total=count)
             await self._save()
@@ -245,10 +251,14 @@ class Job:
         self._batch = self._batch.entered(status, self._means.now_seconds(), **changes)
 
     async def _save(self) -> None:
-        now = self._means.clock.monotonic()
-        if self._batch.status is BatchStatus.IN_PROGRESS:
-            left = max(self._batch.seconds_left - (now - self._begun_at), 1.0)
-            self._batch = replace(self._batch, seconds_left=left)
-        self._begun_at = now
+        self._note_time()
         batch = self._batch
         await self._means.disk.until_done(lambda: self._folder.save(batch), f"The state of {batch.id}")
+
+    def _note_time(self) -> None:
+        """Take what has passed since the last time off the window."""
+        now = self._means.clock.monotonic()
+        if self._batch.status is BatchStatus.IN_PROGRESS:
+            left = max(self._batch.seconds_left - (now - self._begun_at), LEFT_MIN_SECONDS)
+            self._batch = replace(self._batch, seconds_left=left)
+        self._begun_at = now
