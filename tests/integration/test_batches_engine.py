@@ -147,6 +147,17 @@ async def test_row_61_a_batch_rests_while_the_server_drains_and_goes_on_after_th
     assert door.outcomes("one")["ok"] == 40 - rested.completed
 
 
+async def test_row_61_a_shutdown_in_a_hurry_is_no_result_of_a_line(door: Door, tmp_path: Path) -> None:
+    first = Door(tmp_path)
+    await first.open({"one": misbehaving(first.house.model, knobs=HELD)})
+    batch = await batch_of(first, 6)
+    await until(lambda: first.house.supervisor.gateway.active == 4, "lines to be on their way")
+    await first.close()
+    await door.open({"one": misbehaving(door.house.model)})
+    done = await over(door, batch)
+    assert (done.status, done.completed, done.failed) == ("completed", 6, 0)
+
+
 async def test_a_batch_waits_for_an_engine_that_comes_back(door: Door) -> None:
     await door.open({"demo": DEMO})
     os.kill(door.house["demo"].pids()[0], signal.SIGKILL)

@@ -225,6 +225,28 @@ async def test_the_window_runs_while_the_supervisor_does(bureau: Bureau) -> None
     assert (await bureau.over(batch)).status == "expired"
 
 
+async def test_row_61_at_rest_lines_on_their_way_finish_and_no_more_begin(bureau: Bureau) -> None:
+    gate = asyncio.Event()
+
+    async def slow(call: Call) -> Answer:
+        await gate.wait()
+        return answer_of()
+
+    bureau.engine = slow
+    batch = await bureau.create(9)
+    await until(lambda: len(bureau.asked) == 4, "the first lines")
+    bureau.batches.rest()
+    gate.set()
+    await until(lambda: not bureau.batches._tasks, "its owner to rest")
+    assert len(bureau.asked) == 4
+    assert (bureau.now(batch).status, bureau.now(batch).completed, bureau.now(batch).failed) == ("in_progress", 4, 0)
+    with pytest.raises(NotAvailableError, match="shutting down"):
+        await bureau.batches.create(batch.order, PAYER)
+    await bureau.again()
+    assert (await bureau.over(batch)).completed == 9
+    assert len(bureau.asked) == 9
+
+
 async def test_nobody_sees_another_projects_batches_and_files(bureau: Bureau) -> None:
     batch = await bureau.create(1)
     stranger = Caller("stranger")

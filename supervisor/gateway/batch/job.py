@@ -227,8 +227,7 @@ class Job:
         await self._means.disk(self._folder.forget_lines)
 
     async def _give_up_lines(self, code: str, message: str) -> None:
-        # A result that was on its way to the disk when its lane was cancelled is there when this returns.
-        await self._means.disk(lambda: None)
+        # Results that were on their way to the disk when their lanes were cancelled are there before these lines are read: it is one thread.
         pending = Pending(self._batch.order.endpoint, LineReader(self._folder.input), self._results, self._means.disk)
         try:
             while (line := await pending.next()) is not None:
