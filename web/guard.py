@@ -29,7 +29,7 @@ SECURITY_HEADERS: Mapping[str, str] = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-EXPOSED_HEADERS = "X-Request-Id, Retry-After, Retry-After-Ms, OpenAI-Processing-Ms"
+EXPOSED_HEADERS = "X-Request-Id, Retry-After, Retry-After-Ms, OpenAI-Processing-Ms, Idempotent-Replayed"
 UPLOAD_HEADERS = (hdrs.AUTHORIZATION, "X-Requested-With")
 _FORM_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import resource
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -247,6 +248,19 @@ def test_a_folder_is_whole_or_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         BatchFolder(tmp_path / "batch_2").create(BATCH, source)
     assert [path.name for path in tmp_path.iterdir()] == ["batch_1"]
+
+
+def test_a_file_system_without_links_gets_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    (tmp_path / "source").write_bytes(b"{}\n")
+    folder = BatchFolder(tmp_path / "batch_1")
+    folder.create(BATCH, tmp_path / "source")
+    assert folder.input.read_bytes() == b"{}\n"
+    with pytest.raises(FileNotFoundError):
+        BatchFolder(tmp_path / "batch_2").create(BATCH, tmp_path / "nothing")
 
 
 def test_lines_are_read_in_slices_with_their_numbers(tmp_path: Path) -> None:

@@ -117,6 +117,8 @@ def test_server_keys_need_a_restart_of_the_supervisor_unless_they_are_read_anew(
         ({"logging": {"level": "debug"}}, "logging.level"),
         ({"logging": {"format": "json"}}, "logging.format"),
         ({"models": {"folders": ["/m"]}}, "models.folders"),
+        ({"files": {"max_bytes": 2048}}, "files.max_bytes"),
+        ({"batches": {"parallel": 8}}, "batches.parallel"),
         ({"reload_on_change": True}, "reload_on_change"),
         ({"instances": {"b": {"model": "demo"}, "a": {"model": "demo"}}}, "instances"),
     ],

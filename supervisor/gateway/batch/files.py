@@ -24,6 +24,7 @@ from supervisor.config.batch_settings import FilesSettings
 from supervisor.data_folder import PRIVATE_FILE, PRIVATE_FOLDER, replace_file
 from supervisor.errors import NotFoundError, PayloadTooLargeError
 from supervisor.gateway.batch.disk import Disk
+from supervisor.gateway.batch.folder import link_or_copy
 
 logger = logging.getLogger(__name__)
 
@@ -174,7 +175,7 @@ class FileStore:
         file = self.describe(project, filename, RESULT_PURPOSE, path.stat().st_size, file_id)
         data = self.path_of(file)
         data.unlink(missing_ok=True)
-        os.link(path, data)
+        link_or_copy(path, data)
         self._write_description(file)
         return file
 

@@ -37,7 +37,7 @@ class BatchFolder:
         new = self.path.with_name(NEW_PREFIX + self.path.name)
         new.mkdir(mode=PRIVATE_FOLDER)
         try:
-            os.link(source, new / _INPUT)
+            link_or_copy(source, new / _INPUT)
             BatchFolder(new).save(batch)
             new.rename(self.path)
         except OSError:
@@ -60,6 +60,16 @@ class BatchFolder:
     def remove(self) -> None:
         """Remove everything."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """The same bytes under another name: at no cost, where the file system has hard links. FileNotFoundError when there is no source."""
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 class LineReader:
