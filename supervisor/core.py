@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -20,7 +20,11 @@ from supervisor.fleet.sweep import end_leftovers, find_survivors
 from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.accounting.office import Office
 from supervisor.gateway.accounting.standing import budget_status
+from supervisor.gateway.batch.batches import Batches
+from supervisor.gateway.calls import Call
+from supervisor.gateway.exchange import Answer
 from supervisor.gateway.gateway import Gateway
+from supervisor.gateway.idempotency import IdempotencyStore
 from supervisor.gateway.routing import BudgetStatus, Router
 from supervisor.process import posix
 from supervisor.process.reaper import OrphanReaper
@@ -90,6 +94,8 @@ class Supervisor:
         self.fleet: Fleet
         self.gateway: Gateway
         self.office: Office
+        self.batches: Batches
+        self.idempotency = IdempotencyStore(self.clock)
 
     @classmethod
     async def open(
@@ -122,6 +128,12 @@ class Supervisor:
         self._survivors = find_survivors(self.folder.run_id, self.settings)
         await end_leftovers(self.folder.run_id, keep=self._survivors.values())
         await self.fleet.open(self.settings, self._survivors)
+        self.batches = Batches(self.folder.path, self.settings, self.clock, self._ask, lambda: self.gateway.active)
+        await self.batches.open()
+
+    async def _ask(self, call: Call, caller: Caller, batch_id: str | None) -> Answer:
+        """How batch work reaches the engines."""
+        return await self.gateway.ask(replace(call, batch_id=batch_id), caller, is_batch=True)
 
     def _budget_status(self, caller: Caller) -> BudgetStatus:
         return budget_status(self.office.bookkeeper, caller)
@@ -149,6 +161,7 @@ class Supervisor:
     async def start(self) -> None:
         """Start the instances that are to start with the supervisor."""
         await self.fleet.autostart(self.settings, self._survivors)
+        self.batches.start()
 
     def request_shutdown(self, *, stop_survivors: bool = False) -> None:
         """Ask for the end: whoever runs the supervisor drains and closes it. `stop_survivors`: also what would outlive us."""
@@ -190,6 +203,7 @@ class Supervisor:
         self.loaded = loaded
         self.office.retune(loaded.settings)
         self.gateway.retune(loaded.settings)
+        self.batches.retune(loaded.settings)
         await self.fleet.apply(loaded.settings, diff)
         report = ReloadReport(
             diff.added, diff.removed, diff.changed, diff.retuned, diff.unchanged, tuple(diff.server_changed)
@@ -200,6 +214,7 @@ class Supervisor:
     async def drain(self) -> bool:
         """Wait until no request is being served, at most the configured grace; whether all of them ended by themselves."""
         self._state.draining = True
+        self.batches.rest()
         return await self.gateway.wait_idle(self.settings.server.shutdown_grace_seconds)
 
     def hurry(self) -> None:
@@ -218,6 +233,7 @@ class Supervisor:
 
     async def _close_parts(self) -> None:
         try:
+            await self.batches.close()
             await self.fleet.stop_all(survivors_too=self._state.stop_survivors)
             kept = {} if self._state.stop_survivors else find_survivors(self.folder.run_id, self.settings)
             await self.gateway.close()

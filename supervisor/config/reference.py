@@ -106,7 +106,17 @@ def configuration_reference() -> str:
 def _sections() -> Iterator[str]:
     root = schema.root()
     yield _section("Top level", (), {"reload_on_change": root["properties"]["reload_on_change"]})
-    for path in (("server",), ("server", "tls"), ("models",), ("logging",), ("gateway",), ("storage",), *_ROUTING):
+    for path in (
+        ("server",),
+        ("server", "tls"),
+        ("models",),
+        ("logging",),
+        ("gateway",),
+        ("storage",),
+        ("files",),
+        ("batches",),
+        *_ROUTING,
+    ):
         yield _section(f"`{'.'.join(path)}`", path, _children(path))
     note = "The rules are a list, tried in order; in the environment all of them are one list, written as JSON."
     yield _section("`routing.rules`, each", (*_RULES, "<number>"), _children((*_RULES, 0)), note)

@@ -13,6 +13,7 @@ from typing import Literal, Self
 from pydantic import AnyHttpUrl, Field, model_validator
 
 from supervisor.config.accounting_settings import AccountingSettings
+from supervisor.config.batch_settings import BatchSettings, FilesSettings
 from supervisor.config.engine_settings import CommandEngine, EmbeddedEngine, EngineSettings
 from supervisor.config.fields import (
     BrokenRule,
@@ -116,6 +117,8 @@ class Settings(StrictModel):
     routing: RoutingSettings = Field(
         default_factory=RoutingSettings, description="What the tiers mean, and how the model `auto` is chosen."
     )
+    files: FilesSettings = Field(default_factory=FilesSettings, description="Files that are uploaded for batches.")
+    batches: BatchSettings = Field(default_factory=BatchSettings, description="Work that nobody waits for.")
     reload_on_change: Flag = Field(False, description="Read the configuration file again whenever it changes.")
     defaults: SupervisionSettings = Field(
         default_factory=SupervisionSettings, description="Figures of supervision for every instance."

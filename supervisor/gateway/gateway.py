@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from supervisor.clock import Clock
@@ -103,7 +104,9 @@ class Gateway:
     async def ask(self, call: Call, caller: Caller = ANYONE, *, is_batch: bool = False) -> Answer:
         """The whole answer to a call that asks for no stream, for surfaces that make something else of it; errors as `Exchange.answer`."""
         async with self.exchange(call, caller, is_batch=is_batch) as exchange:
-            return await exchange.answer()
+            answer = await exchange.answer()
+        settlement = exchange.booking.settlement
+        return answer if settlement is None else replace(answer, cost_micros=settlement.cost_micros)
 
     def cost_of(self, usage: TokenUsage, model: str | None) -> int | None:
         """What tokens cost, in micro-units, of what was asked for as `model`; None when it has no price."""

@@ -124,6 +124,8 @@ def test_server_keys_need_a_restart_of_the_supervisor_unless_they_are_read_anew(
         ({"routing": {"default": "large"}}, "routing.default"),
         ({"gateway": {"queue_limit": 1}}, "gateway.queue_limit"),
         ({"accounting": {"currency": "EUR"}}, "accounting.currency"),
+        ({"files": {"max_bytes": 2048}}, "files.max_bytes"),
+        ({"batches": {"parallel": 8}}, "batches.parallel"),
         ({"reload_on_change": True}, "reload_on_change"),
         ({"instances": {"b": {"model": "demo"}, "a": {"model": "demo"}}}, "instances"),
     ],

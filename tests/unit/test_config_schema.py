@@ -138,6 +138,8 @@ def leaves() -> Iterator[tuple[str, dict[str, Any]]]:
         "logging",
         "gateway",
         "storage",
+        "files",
+        "batches",
         "accounting",
         "limits",
         "project",
