@@ -84,6 +84,9 @@ def _differing_keys(section: str, old: BaseModel, new: BaseModel) -> Iterator[st
 def _live_changes(old: Settings, new: Settings) -> Iterator[str]:
     yield from _differing_keys("models", old.models, new.models)
     yield from _differing_keys("logging", old.logging, new.logging)
+    yield from _differing_keys("memory", old.memory, new.memory)
+    if old.groups != new.groups:
+        yield "groups"
     if old.reload_on_change != new.reload_on_change:
         yield "reload_on_change"
     if [name for name in old.instances if name in new.instances] != [
