@@ -16,6 +16,7 @@ from supervisor.errors import NotAvailableError
 from supervisor.events import EventLog
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.health import HealthReport, ReadyReport, health_report, ready_report
+from supervisor.fleet.placement.placer import Placer
 from supervisor.fleet.sweep import end_leftovers, find_survivors
 from supervisor.gateway.gateway import Gateway
 from supervisor.process import posix
@@ -83,6 +84,7 @@ class Supervisor:
         self._survivors: dict[str, posix.Found] = {}
         self._reaper = OrphanReaper(self.clock)
         self.fleet: Fleet
+        self.placer: Placer
         self.gateway: Gateway
 
     @classmethod
@@ -115,6 +117,8 @@ class Supervisor:
         self._survivors = find_survivors(self.folder.run_id, self.settings)
         await end_leftovers(self.folder.run_id, keep=self._survivors.values())
         await self.fleet.open(self.settings, self._survivors)
+        self.placer = Placer(self.fleet, self.folder.path, self.events, self.clock)
+        await self.placer.open(self.settings)
 
     @property
     def settings(self) -> Settings:
@@ -180,6 +184,7 @@ class Supervisor:
         self.loaded = loaded
         self.gateway.retune(loaded.settings)
         await self.fleet.apply(loaded.settings, diff)
+        self.placer.retune(loaded.settings)
         report = ReloadReport(
             diff.added, diff.removed, diff.changed, diff.retuned, diff.unchanged, tuple(diff.server_changed)
         )
@@ -207,6 +212,7 @@ class Supervisor:
 
     async def _close_parts(self) -> None:
         try:
+            await self.placer.close()
             await self.fleet.stop_all(survivors_too=self._state.stop_survivors)
             kept = {} if self._state.stop_survivors else find_survivors(self.folder.run_id, self.settings)
             await self.gateway.close()

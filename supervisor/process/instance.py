@@ -127,6 +127,11 @@ class Instance:
         return self._lifecycle.remains
 
     @property
+    def is_adopted(self) -> bool:
+        """Whether its server is somebody else's: to let go of it frees nothing."""
+        return self._lifecycle.adopted
+
+    @property
     def requests_active(self) -> int:
         """Requests that our door is serving from it now."""
         return self.traffic.active

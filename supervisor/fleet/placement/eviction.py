@@ -37,15 +37,17 @@ IN_TIME = (Grip.LEAVING, Grip.LOADING, Grip.BUSY, Grip.WANTED)
 class Tenant:
     """An instance that holds resources: loading, loaded, or on its way out.
 
-    `holds` comes back when it is gone. `reserved` is the part of it that the machine counts as free although it is spoken for. `idle_seconds` since
-    its last request (or since it was ready), `reload_seconds` what it costs to have it back. `wanted_since` is when the first came of those who wait
-    for it, `ready_since` when it became ready (monotonic; None: nobody, not yet).
+    `holds` comes back when it is gone. `reserved` is the part of it that the machine counts as free although it is spoken for; `gives_back` what the
+    machine will count as free once it is gone, and does not now. `idle_seconds` since its last request (or since it was ready), `reload_seconds`
+    what it costs to have it back. `wanted_since` is when the first came of those who wait for it, `ready_since` when it became ready (monotonic;
+    None: nobody, not yet).
     """
 
     name: str
     holds: Amounts
     grip: Grip = Grip.IDLE
     reserved: Amounts = field(default_factory=dict)
+    gives_back: Amounts = field(default_factory=dict)
     idle_seconds: float = 0.0
     reload_seconds: float = SHORTEST_RELOAD_SECONDS
     wanted_since: float | None = None

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 class Replica:
     """An instance as one of its endpoint's replicas.
 
-    `is_loaded`: it is ready or on its way there. `is_engaged`: it serves requests, or somebody waits for it. `may_start`: it rests, and nobody stopped
-    it by hand. `used_at`: when its last request ended, or it became ready (monotonic). `ttl_seconds`: None if it stays for ever.
+    `is_ready`; `is_loaded`: that, or on its way there. `is_engaged`: it serves requests, or somebody waits for it. `may_start`: it rests, and nobody
+    stopped it by hand. `used_at`: when its last request ended, or it became ready (monotonic). `ttl_seconds`: None if it stays for ever.
     """
 
     name: str
     endpoint: str
+    is_ready: bool = False
     is_loaded: bool = False
     is_engaged: bool = False
     may_start: bool = False
@@ -33,7 +34,7 @@ def rested(replicas: Sequence[Replica], spares: Mapping[str, int], now: float) -
     due: list[str] = []
     looks: list[float] = []
     for replica in sorted(replicas, key=lambda one: one.used_at):
-        if replica.ttl_seconds is None or not replica.is_loaded:
+        if replica.ttl_seconds is None or not replica.is_ready:
             continue
         ends_at = (now if replica.is_engaged else replica.used_at) + replica.ttl_seconds
         if ends_at > now:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from supervisor.fleet.placement.eviction import Grip, Plan, Tenant, plan, shortage_text
 from supervisor.fleet.placement.resources import HOST, Amounts, is_group, minus, total
@@ -43,26 +44,33 @@ class Situation:
 
 
 @dataclass(frozen=True, slots=True)
+class Lack:
+    """What a target has not got: `reason` is `memory` or `group`, `text` for people."""
+
+    reason: Literal["memory", "group"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Eviction:
-    """`victims` make room for `target`; `why` in a sentence's part."""
+    """`victims` make room for `target`, because of what it lacks."""
 
     target: str
     victims: tuple[str, ...]
-    reason: str
-    why: str
+    lack: Lack
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What to do now.
 
-    At most one of `load` and `eviction`. By target, for people: `refused` is what it lacks, and no waiting helps; `waiting` what it waits for.
+    At most one of `load` and `eviction`. By target: `refused` is what it lacks, and no waiting helps; `waiting` what it waits for, for people.
     `held` take no new requests until a target that ran out of patience had its turn. `look_again_at`: when time alone changes the decision.
     """
 
     load: str | None = None
     eviction: Eviction | None = None
-    refused: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, Lack] = field(default_factory=dict)
     waiting: Mapping[str, str] = field(default_factory=dict)
     held: frozenset[str] = frozenset()
     look_again_at: float | None = None
@@ -89,7 +97,7 @@ class _Walk:
         self._at = situation
         self._kept: list[Amounts] = []
         self._result = Decision()
-        self._refused: dict[str, str] = {}
+        self._refused: dict[str, Lack] = {}
         self._waiting: dict[str, str] = {}
         self._held: set[str] = set()
         self._looks: list[float] = []
@@ -117,11 +125,10 @@ class _Walk:
             self._looks.append(self._at.now + NOT_YET_BACK_LOOK_SECONDS)
             self._wait(target, f"{text}; the memory of what was unloaded is not back yet")
         elif is_first and found.evict:
-            reason = "group" if all(is_group(resource) for resource in found.lacks) else "memory"
-            self._result = Decision(eviction=Eviction(target.name, found.evict, reason, text))
+            self._result = Decision(eviction=Eviction(target.name, found.evict, _lack(found, text)))
             return True
         elif plan(target.needs, tenants, self._at.free).is_hopeless:
-            self._refused[target.name] = text
+            self._refused[target.name] = _lack(found, text)
         else:
             self._wait(target, text)
             self._lose_patience(target, found, tenants)
@@ -158,6 +165,10 @@ def as_seen_by(target: Target, tenant: Tenant) -> Tenant:
 
 def _is_wanted_before(target: Target, tenant: Tenant) -> bool:
     return tenant.wanted_since is not None and tenant.wanted_since <= target.since
+
+
+def _lack(found: Plan, text: str) -> Lack:
+    return Lack("group" if all(is_group(resource) for resource in found.lacks) else "memory", text)
 
 
 def _is_free_to_load(situation: Situation, needs: Amounts) -> bool:
