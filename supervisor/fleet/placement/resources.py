@@ -42,8 +42,8 @@ def minus(amounts: Amounts, taken: Amounts) -> dict[str, int]:
 
 
 def missing(needs: Amounts, free: Amounts) -> dict[str, int]:
-    """How much of each resource is lacking; empty: it fits."""
-    lacks = {resource: need - free[resource] for resource, need in needs.items() if resource in free}
+    """How much of each resource is lacking; empty: it fits. Who needs nothing of a resource lacks nothing, however short it is."""
+    lacks = {resource: need - free[resource] for resource, need in needs.items() if need and resource in free}
     return {resource: lack for resource, lack in lacks.items() if lack > 0}
 
 
