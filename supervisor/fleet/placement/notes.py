@@ -11,9 +11,9 @@ from supervisor.process.states import State
 class Notes:
     """Times are monotonic seconds; numbers are those of wishes (`Wishes.last_number`) at the time.
 
-    `used_at`: when its last request ended, or it became ready. `begun_at`: when we began the load that is under way; `is_demanded`: because somebody
-    waited. `is_leaving`: the stop that is under way is ours. `failed_number`, `failed_at`: it went to `error`. `stopped_number`: somebody else
-    stopped it, and nobody has started it since.
+    `used_at`: when its last request ended, or it became ready. `begun_at`: when we began the load that is under way; `is_demanded`: because
+    somebody waited. `is_leaving`: the stop that is under way is ours. `failed_number`, `failed_at`: it went to `error`, where it is.
+    `stopped_number`: somebody else stopped it, and nobody has started it since.
     """
 
     used_at: float = 0.0
@@ -35,7 +35,7 @@ class Notes:
         elif state is not State.READY:
             self.ready_since = None
         if state is State.STARTING:
-            self.stopped_number, self.is_leaving = None, False
+            self.stopped_number, self.failed_at, self.is_leaving = None, None, False
         elif state is State.STOPPING:
             self.begun_at = None
             self.stopped_number = None if self.is_leaving else number
@@ -43,7 +43,9 @@ class Notes:
             self.is_leaving = False
         elif state is State.ERROR:
             self.begun_at, self.is_leaving = None, False
-            self.failed_number, self.failed_at = number, now
+            # It is told again when nothing is left of the process; that is no second failure.
+            if self.failed_at is None:
+                self.failed_number, self.failed_at = number, now
         return took
 
     def begin(self, now: float, *, is_demanded: bool) -> None:

@@ -249,11 +249,11 @@ class Placer:
 
     def _is_to_load_after_error(self, instance: Instance, notes: Notes, is_on_demand: bool) -> bool:
         since = float("inf") if notes.failed_at is None else self._clock.monotonic() - notes.failed_at
-        again_in = None if not is_on_demand or instance.remains else AGAIN_AFTER_ERROR_SECONDS - since
-        if again_in is not None and again_in <= 0:
+        again_in = AGAIN_AFTER_ERROR_SECONDS - since
+        if is_on_demand and again_in <= 0 and not instance.remains:
             self._wishes.fail(instance.name, refusals.failed(instance, None), up_to=notes.failed_number)
             return self._wishes.has_any(instance.name)
-        self._wishes.fail(instance.name, refusals.failed(instance, again_in))
+        self._wishes.fail(instance.name, refusals.failed(instance, again_in if is_on_demand and again_in > 0 else None))
         return False
 
     async def _cancel_deserted(self) -> None:
