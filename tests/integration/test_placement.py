@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from supervisor.config import InstanceSettings
 from supervisor.errors import InstanceNotFoundError, LlamavisorError, NotAvailableError
-from supervisor.fleet.placement.memory import estimate
+from supervisor.fleet.placement.memory import MachineMemory, estimate
 from supervisor.fleet.placement.placer import Placer
 from supervisor.fleet.placement.resources import HOST
 from supervisor.models.gguf import read_gguf_header
@@ -246,6 +246,44 @@ async def test_what_is_preloaded_starts_as_there_is_room_and_spares_follow_the_b
         placer(house).used("one")
         await house.reach("two", State.READY)
     assert state(house, "too-big") is State.INITIAL
+
+
+async def test_one_load_at_a_time(house: House) -> None:
+    slow = on_demand(house, knobs={"load_seconds": 0.3})
+    await house.open({"a": slow, "b": slow})
+    Waiter(house, "a")
+    (await want(house, "b")).withdraw()
+    assert [(name, state.value) for name, state in house.told] == [
+        ("a", "starting"),
+        ("a", "ready"),
+        ("b", "starting"),
+        ("b", "ready"),
+    ]
+
+
+async def test_the_next_loads_only_when_the_memory_is_really_back(house: House) -> None:
+    own = {**EMBEDDED, "model": str(write_tiny_llama(house.folder / "deep.gguf", blocks=24, context_length=65_536))}
+    own["engine"] = {"threads": 1}
+    await house.open({"a": own, "b": own}, memory={"reserve_bytes": 1_024})
+    available = [700 * MIB]
+    supervisor = house.supervisor
+    await supervisor.placer.close()
+
+    def read() -> MachineMemory:
+        return MachineMemory(available[0])
+
+    supervisor.placer = Placer(
+        supervisor.fleet, house.data_folder, supervisor.events, supervisor.clock, read_machine=read
+    )
+    await supervisor.placer.open(supervisor.settings)
+    (await want(house, "a")).withdraw()
+    available[0] = 250 * MIB
+    Waiter(house, "b")
+    await house.reach("a", State.INITIAL)
+    await until(lambda: "not back yet" in (placer(house).waits_for("b") or ""), "b to wait for the memory")
+    assert house.states_told("b") == []
+    available[0] = 700 * MIB
+    await house.reach("b", State.READY)
 
 
 async def test_what_was_measured_takes_the_place_of_the_estimate(house: House) -> None:

@@ -12,7 +12,13 @@ from supervisor.fleet.placement.resources import HOST, bytes_text, group, missin
 
 RESOURCES = (HOST, "gpu0", group("big"))
 AMOUNTS = st.dictionaries(st.sampled_from(RESOURCES), st.integers(0, 8), max_size=3)
-FREE = st.dictionaries(st.sampled_from(RESOURCES), st.integers(-4, 8), max_size=3)
+NEEDS = st.fixed_dictionaries(
+    {HOST: st.integers(4, 16)}, optional={"gpu0": st.integers(0, 8), group("big"): st.just(1)}
+)
+FREE = st.fixed_dictionaries(
+    {HOST: st.integers(-2, 4)}, optional={"gpu0": st.integers(0, 8), group("big"): st.integers(-1, 1)}
+)
+GRIPS = st.sampled_from([Grip.IDLE] * 5 + list(Grip))
 
 
 @st.composite
@@ -22,7 +28,7 @@ def tenants(draw: st.DrawFn) -> list[Tenant]:
         Tenant(
             f"t{number}",
             draw(AMOUNTS),
-            draw(st.sampled_from(Grip)),
+            draw(GRIPS),
             idle_seconds=draw(st.floats(0, 1_000)),
             reload_seconds=draw(st.floats(0, 100)),
         )
@@ -36,7 +42,7 @@ def lacks_after(needs: dict[str, int], free: dict[str, int], gone: list[Tenant])
     return missing(needs, after)
 
 
-@given(AMOUNTS, tenants(), FREE)
+@given(NEEDS, tenants(), FREE)
 def test_only_the_idle_are_evicted_enough_and_none_in_vain(
     needs: dict[str, int], others: list[Tenant], free: dict[str, int]
 ) -> None:
@@ -52,7 +58,7 @@ def test_only_the_idle_are_evicted_enough_and_none_in_vain(
             assert lacks_after(needs, free, [*leaving, *(one for one in victims if one is not victim)])
 
 
-@given(AMOUNTS, tenants(), FREE)
+@given(NEEDS, tenants(), FREE)
 def test_hopeless_is_what_no_end_and_no_eviction_would_help(
     needs: dict[str, int], others: list[Tenant], free: dict[str, int]
 ) -> None:

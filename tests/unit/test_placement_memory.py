@@ -226,5 +226,15 @@ def test_a_stop_by_hand_is_told_from_our_own() -> None:
     assert notes.stopped_number is None
 
 
+def test_a_failure_that_is_told_twice_is_one() -> None:
+    notes = Notes()
+    notes.enter(State.ERROR, 1.0, 3)
+    notes.enter(State.ERROR, 2.0, 4)
+    assert (notes.failed_number, notes.failed_at) == (3, 1.0)
+    notes.enter(State.STARTING, 3.0, 5)
+    notes.enter(State.ERROR, 4.0, 6)
+    assert (notes.failed_number, notes.failed_at) == (6, 4.0)
+
+
 def test_the_process_itself_is_counted(header: GgufHeader) -> None:
     assert estimate(settings(ctx_size=256), header, {})[HOST] > PROCESS_BYTES
