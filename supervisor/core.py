@@ -16,6 +16,7 @@ from supervisor.errors import NotAvailableError
 from supervisor.events import EventLog
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.health import HealthReport, ReadyReport, health_report, ready_report
+from supervisor.fleet.placement.placer import Placer
 from supervisor.fleet.sweep import end_leftovers, find_survivors
 from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.accounting.office import Office
@@ -92,6 +93,7 @@ class Supervisor:
         self._reaper = OrphanReaper(self.clock)
         self.router = Router(lambda: self.settings.routing, lambda: self.settings.instances, self._budget_status)
         self.fleet: Fleet
+        self.placer: Placer
         self.gateway: Gateway
         self.office: Office
         self.batches: Batches
@@ -124,10 +126,12 @@ class Supervisor:
         self._reaper.start()
         self.fleet = Fleet(self.folder, self.events, self.clock)
         self.office = await Office.open(self.settings, self.data_folder, self.clock)
-        self.gateway = Gateway(self.fleet, self.settings, self.clock, self.office.bookkeeper)
+        self.placer = Placer(self.fleet, self.folder.path, self.events, self.clock)
+        self.gateway = Gateway(self.fleet, self.settings, self.clock, self.office.bookkeeper, self.placer)
         self._survivors = find_survivors(self.folder.run_id, self.settings)
         await end_leftovers(self.folder.run_id, keep=self._survivors.values())
         await self.fleet.open(self.settings, self._survivors)
+        await self.placer.open(self.settings)
         self.batches = Batches(self.folder.path, self.settings, self.clock, self._ask, lambda: self.gateway.active)
         await self.batches.open()
 
@@ -205,6 +209,7 @@ class Supervisor:
         self.gateway.retune(loaded.settings)
         self.batches.retune(loaded.settings)
         await self.fleet.apply(loaded.settings, diff)
+        self.placer.retune(loaded.settings)
         report = ReloadReport(
             diff.added, diff.removed, diff.changed, diff.retuned, diff.unchanged, tuple(diff.server_changed)
         )
@@ -234,6 +239,7 @@ class Supervisor:
     async def _close_parts(self) -> None:
         try:
             await self.batches.close()
+            await self.placer.close()
             await self.fleet.stop_all(survivors_too=self._state.stop_survivors)
             kept = {} if self._state.stop_survivors else find_survivors(self.folder.run_id, self.settings)
             await self.gateway.close()

@@ -115,12 +115,15 @@ def _sections() -> Iterator[str]:
         ("storage",),
         ("files",),
         ("batches",),
+        ("memory",),
         *_ROUTING,
     ):
         yield _section(f"`{'.'.join(path)}`", path, _children(path))
     note = "The rules are a list, tried in order; in the environment all of them are one list, written as JSON."
     yield _section("`routing.rules`, each", (*_RULES, "<number>"), _children((*_RULES, 0)), note)
     yield from _accounting()
+    note = "`groups` is an object of groups by name; instances name the groups that they belong to."
+    yield _section("`groups.<name>`", ("groups", "<name>"), _children(("groups", "name")), note)
     figures = _children(("defaults",))
     note = "The same keys under `instances.<name>.supervision` set a figure for one instance (`LLAMAVISOR_INSTANCES__<NAME>__SUPERVISION__…`)."
     yield _section("`defaults`", ("defaults",), figures, note)

@@ -140,6 +140,8 @@ def leaves() -> Iterator[tuple[str, dict[str, Any]]]:
         "storage",
         "files",
         "batches",
+        "memory",
+        "groups",
         "accounting",
         "limits",
         "project",
