@@ -10,7 +10,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from supervisor.errors import LlamavisorError
-from supervisor.gateway.calls import CHAT, COMPLETIONS, EMBEDDINGS, Call, check
+from supervisor.gateway.calls import CHAT, COMPLETIONS, EMBEDDINGS, ROLES, Call, check
 from supervisor.gateway.exchange import Answer, Exchange
 from web.bodies import parse_json_object, read_body
 from web.errors import error_body
@@ -38,11 +38,30 @@ _SAMPLING: dict[str, Schema] = {
     "max_tokens": {**INTEGER, "minimum": 1},
     "repeat_penalty": {**NUMBER, "minimum": 0},
 }
-_MESSAGE: Schema = {"type": "object", "properties": {"role": STRING}, "required": ["role"]}
+_MESSAGE: Schema = {
+    "type": "object",
+    "properties": {"role": {"type": "string", "enum": list(ROLES)}},
+    "required": ["role"],
+}
+_MESSAGES: Schema = {**array(_MESSAGE), "minItems": 1}
+_HELLO = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 16}
 _BODIES: Mapping[str, Schema] = {
-    CHAT: {"type": "object", "properties": {"messages": array(_MESSAGE), **_SAMPLING}, "required": ["messages"]},
-    COMPLETIONS: {"type": "object", "properties": {"prompt": {}, **_SAMPLING}},
-    EMBEDDINGS: {"type": "object", "properties": {"input": {}, "model": _SAMPLING["model"]}},
+    CHAT: {
+        "type": "object",
+        "properties": {"messages": _MESSAGES, **_SAMPLING},
+        "required": ["messages"],
+        "examples": [_HELLO, {**_HELLO, "stream": True}],
+    },
+    COMPLETIONS: {
+        "type": "object",
+        "properties": {"prompt": {}, **_SAMPLING},
+        "examples": [{"prompt": "The capital of", "max_tokens": 16}],
+    },
+    EMBEDDINGS: {
+        "type": "object",
+        "properties": {"input": {}, "model": _SAMPLING["model"]},
+        "examples": [{"input": ["One text.", "Another."]}],
+    },
 }
 _REFUSALS = {
     400: Reply(
@@ -51,6 +70,9 @@ _REFUSALS = {
     404: Reply("No such model; the message has the nearest.", ref("Error")),
     408: Reply("The body was not complete within `server.body_deadline_seconds`.", ref("Error")),
     413: Reply("The body exceeds `server.max_body_bytes`.", ref("Error")),
+    429: Reply("The engine has too much to do.", ref("Error")),
+    500: Reply("The engine failed over it, or a defect of the server's own; its log has more.", ref("Error")),
+    501: Reply("The engine was not started for this.", ref("Error")),
     502: Reply("The engine died, or its answer is not complete.", ref("Error")),
     503: Reply("Not ready now; `Retry-After` says when to come back, if it comes back by itself.", ref("Error")),
     504: Reply("The engine said nothing for `server.upstream_idle_seconds`.", ref("Error")),
