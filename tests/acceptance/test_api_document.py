@@ -45,8 +45,9 @@ response_schema_conformance.enabled = true
 unsupported_method.enabled = true
 ignored_auth.enabled = true
 
-[phases.stateful]
-enabled = false
+[phases]
+stateful.enabled = false
+coverage.unexpected-methods = ["PUT"]
 
 [dictionaries]
 instances.values = ["idle"]
