@@ -85,7 +85,7 @@ async def test_two_that_exclude_one_another_take_turns(house: House) -> None:
 
 async def test_the_busy_finish_first_and_no_request_gets_in_between(house: House) -> None:
     member = on_demand(house, group=["big"])
-    await house.open({"a": member, "b": member}, groups=GROUPS)
+    await house.open({"a": member, "b": member}, groups=GROUPS, memory={"patience_seconds": 600})
     (await want(house, "a")).withdraw()
     with house["a"].serving():
         waiter = Waiter(house, "b")
