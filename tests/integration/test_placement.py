@@ -286,6 +286,17 @@ async def test_the_next_loads_only_when_the_memory_is_really_back(house: House) 
     await house.reach("b", State.READY)
 
 
+async def test_a_look_that_fails_is_taken_again(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    await house.open({"a": on_demand(house)})
+
+    def fail(*_arguments: object) -> None:
+        monkeypatch.undo()
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("supervisor.fleet.placement.schedule.decide", fail)
+    (await want(house, "a")).withdraw()
+
+
 async def test_what_was_measured_takes_the_place_of_the_estimate(house: House) -> None:
     await house.open({"a": EMBEDDED})
     (await want(house, "a")).withdraw()
