@@ -85,7 +85,7 @@ async def test_two_that_exclude_one_another_take_turns(house: House) -> None:
 
 async def test_the_busy_finish_first_and_no_request_gets_in_between(house: House) -> None:
     member = on_demand(house, group=["big"])
-    await house.open({"a": member, "b": member}, groups=GROUPS)
+    await house.open({"a": member, "b": member}, groups=GROUPS, memory={"patience_seconds": 600})
     (await want(house, "a")).withdraw()
     with house["a"].serving():
         waiter = Waiter(house, "b")
@@ -284,6 +284,17 @@ async def test_the_next_loads_only_when_the_memory_is_really_back(house: House) 
     assert house.states_told("b") == []
     available[0] = 700 * MIB
     await house.reach("b", State.READY)
+
+
+async def test_a_look_that_fails_is_taken_again(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    await house.open({"a": on_demand(house)})
+
+    def fail(*_arguments: object) -> None:
+        monkeypatch.undo()
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("supervisor.fleet.placement.schedule.decide", fail)
+    (await want(house, "a")).withdraw()
 
 
 async def test_what_was_measured_takes_the_place_of_the_estimate(house: House) -> None:

@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 MEASURED_FILE = "placement.json"
 # A start that failed is not tried again for every request that comes.
 AGAIN_AFTER_ERROR_SECONDS = 30.0
+AFTER_FAILURE_LOOK_SECONDS = 1.0
 # Requests may begin and end a thousand times a second; a look takes a millisecond.
 NUDGE_SECONDS = 0.05
 NOT_READY_YET = frozenset({State.STARTING, State.CRASHED})
@@ -171,8 +172,9 @@ class Placer:
             try:
                 await self._look()
             except Exception:
-                # An owner that dies of one look would leave everybody waiting.
+                # An owner that dies of one look, or does not look again, would leave everybody waiting.
                 logger.exception("A look at what is to be loaded failed")
+                self._arm(self._clock.monotonic() + AFTER_FAILURE_LOOK_SECONDS)
 
     async def _look(self) -> None:
         holding = [one.name for one in self._fleet.instances() if one.state in HOLDING]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from supervisor.models.discovery import read_model_file
 from supervisor.process.instance import Instance
 from supervisor.process.states import State
 from supervisor.process.usage import ProcessMemory, memory_of
+
+logger = logging.getLogger(__name__)
 
 ReadMachine = Callable[[], MachineMemory]
 
@@ -117,9 +120,14 @@ class Surveyor:
         appraisal = self._appraisals.get(instance.name)
         if appraisal is None or instance.is_adopted:
             return
-        pids = instance.pids()
-        peak = memory_of(pids).peak
-        taken = {HOST: peak, **_gpu_use(self._read_machine().gpus, pids)} if peak else {}
+        try:
+            pids = instance.pids()
+            peak = memory_of(pids).peak
+            taken = {HOST: peak, **_gpu_use(self._read_machine().gpus, pids)} if peak else {}
+        except OSError as error:
+            # Out of descriptors, say: who changes its state must not be held up for a figure.
+            logger.info("%s was not measured: %s", instance.name, error)
+            return
         self._book.note(instance.name, appraisal.digest, taken, load_seconds=load_seconds)
 
     def _tenant(self, instance: Instance, machine: MachineMemory, wishes: Wishes, now: float) -> Tenant:
