@@ -60,8 +60,9 @@ class _Parts:
         self._count = 0
         try:
             self._reader = MultipartReader(request.headers, request.content)
-        except ValueError as error:
-            raise _malformed(error) from None
+        except (ValueError, KeyError):
+            # Without a Content-Type there is no boundary either.
+            raise _malformed(ValueError("its Content-Type names none")) from None
 
     async def __aiter__(self) -> AsyncIterator[BodyPartReader]:
         while (part := await self._within(self._reader.next)) is not None:

@@ -111,6 +111,13 @@ async def test_a_form_of_another_site_is_refused(web_house: WebHouse) -> None:
         assert answer.status == 200
 
 
+async def test_an_upload_of_nothing_is_refused(web_house: WebHouse) -> None:
+    await web_house.serve()
+    async with web_house.http.post("/v1/files", headers={"Authorization": "Bearer any"}) as answer:
+        assert answer.status == 400
+        assert (await answer.json())["error"]["param"] == "body"
+
+
 async def test_a_body_that_does_not_come_is_not_waited_for(web_house: WebHouse) -> None:
     await web_house.serve(server={"body_deadline_seconds": 0.2})
     reader, writer = await asyncio.open_connection("127.0.0.1", web_house.web.port)
