@@ -53,13 +53,13 @@ def failures(seen: Seen) -> str:
 
 
 def memory_table(memories: Mapping[str, Sequence[Memory]]) -> Table:
-    """Memory before the first load and after the last."""
-    columns = ("way", "RSS before, MiB", "RSS after, MiB", "PSS before, MiB", "PSS after, MiB")
+    """Memory after the warm-up and after the last load."""
+    columns = ("way", "RSS at first, MiB", "RSS at last, MiB", "PSS at first, MiB", "PSS at last, MiB")
     rows = [
         (way, *(f"{value:.1f}" for value in (before.rss_mib, after.rss_mib, before.pss_mib, after.pss_mib)))
         for way, (before, after) in memories.items()
     ]
-    note = "All processes of the way (the bare proxy is three, one to each engine), engines left out."
+    note = "After the warm-up, and after the last load. All processes of the way (the bare proxy is three, one to each engine), engines left out."
     return Table("Memory", columns, tuple(rows), (note,))
 
 

@@ -104,12 +104,18 @@ def hear(process: subprocess.Popen[str]) -> Any:
     return json.loads(line)
 
 
-def wait_until(look: Callable[[], T | None], what: str, *, pause_seconds: float = 0.01) -> T:
-    """Look until there is something to see; RuntimeError when there is not within a minute."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+def wait_until(
+    look: Callable[[], T | None],
+    what: str,
+    *,
+    pause_seconds: float = 0.01,
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> T:
+    """Look until there is something to see; RuntimeError when there is not in time."""
+    deadline = time.monotonic() + patience_seconds
     while (seen := look()) is None:
         if time.monotonic() > deadline:
-            raise RuntimeError(f"waited {PATIENCE_SECONDS:g} s for {what}")
+            raise RuntimeError(f"waited {patience_seconds:g} s for {what}")
         time.sleep(pause_seconds)
     return seen
 

@@ -25,6 +25,7 @@ BURST_EVENTS = 64
 PACED_EVENTS = 32
 PACE_US = 5_000
 SLOTS = 2
+LITELLM_PATIENCE_SECONDS = 240.0
 LITELLM_PROGRAM = ROOT / ".venv-litellm" / "bin" / "litellm"
 
 
@@ -149,15 +150,27 @@ def start_bare(processes: Processes, engines: Engines) -> Way:
 
 
 def start_litellm(processes: Processes, engines: Engines) -> Way:
-    """LiteLLM's proxy as its documentation starts it, with one worker, no database, and nothing that it would send out."""
-    configuration, port = processes.folder / "litellm.yaml", free_port()
+    """LiteLLM's proxy as its documentation starts it: one worker, a master key, no database, and nothing that it would send out."""
+    configuration, port, key = processes.folder / "litellm.yaml", free_port(), f"sk-{secrets.token_hex(32)}"
     configuration.write_text(json.dumps(litellm_configuration(engines)))
-    quiet = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False", "LITELLM_LOG": "ERROR"}
+    environment = {
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "LITELLM_TELEMETRY": "False",
+        "LITELLM_LOG": "ERROR",
+        "LITELLM_MASTER_KEY": key,
+    }
     argv: list[str | Path] = [LITELLM_PROGRAM, "--config", configuration, "--host", "127.0.0.1", "--port", str(port)]
     argv += ["--num_workers", "1", "--telemetry", "False"]
-    process = processes.start("litellm", argv, env=quiet, cwd=processes.folder, logs_output=True)
-    wait_until(lambda: answers(port, "/health/liveliness"), "LiteLLM to answer", pause_seconds=0.2)
-    return Way(dict.fromkeys(engines.kinds(), f"127.0.0.1:{port}"), family(process.pid), version=litellm_version())
+    process = processes.start("litellm", argv, env=environment, cwd=processes.folder, logs_output=True)
+
+    def answers() -> bool | None:
+        if process.poll() is not None:
+            raise RuntimeError(f"LiteLLM ended: {(processes.folder / 'litellm.log').read_text()[-2000:]}")
+        return is_there(f"http://127.0.0.1:{port}/health/liveliness") or None
+
+    # The first start after the installation compiles every module.
+    wait_until(answers, "LiteLLM to answer", pause_seconds=0.2, patience_seconds=LITELLM_PATIENCE_SECONDS)
+    return Way(dict.fromkeys(engines.kinds(), f"127.0.0.1:{port}"), family(process.pid), key, litellm_version())
 
 
 def litellm_configuration(engines: Engines) -> dict[str, Any]:
@@ -174,13 +187,13 @@ def litellm_configuration(engines: Engines) -> dict[str, Any]:
     }
 
 
-def answers(port: int, path: str) -> bool | None:
-    """True once there is a 200, None before."""
+def is_there(url: str) -> bool:
+    """Whether it answers with 200."""
     try:
-        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as response:
-            return True if response.status == 200 else None
+        with urlopen(url, timeout=5) as response:
+            return bool(response.status == 200)
     except OSError:
-        return None
+        return False
 
 
 def family(pid: int) -> tuple[int, ...]:
