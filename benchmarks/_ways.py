@@ -15,6 +15,7 @@ from urllib.request import urlopen
 import psutil
 
 from benchmarks._compiler import build_mock_engine
+from benchmarks._house import mock, open_house
 from benchmarks._nginx import Server, find_nginx, nginx_version, start_nginx
 from benchmarks._processes import ROOT, Processes, hear, wait_until
 
@@ -62,9 +63,11 @@ class Engines:
         return [Kind(instance, stream) for instance in self.addresses for stream in (False, True)]
 
 
-def start(processes: Processes, names: Sequence[str], instances: Set[str]) -> tuple[dict[str, Way], Engines]:
+def start(
+    processes: Processes, names: Sequence[str], instances: Set[str], *, everything_on: bool
+) -> tuple[dict[str, Way], Engines]:
     """Llamavisor with those instances, and those other ways to the same instances that are named and can be had."""
-    ours, engines = start_ours(processes, instances)
+    ours, engines = start_ours(processes, instances, everything_on=everything_on)
     ways = {DIRECT: Way({kind: engines.addresses[kind.instance] for kind in engines.kinds()})}
     if NGINX in names and (nginx := start_nginx_way(processes, engines)) is not None:
         ways[NGINX] = nginx
@@ -77,52 +80,19 @@ def start(processes: Processes, names: Sequence[str], instances: Set[str]) -> tu
     return ways, engines
 
 
-def our_configuration(instances: Mapping[str, Any], key: str | None) -> dict[str, Any]:
-    """Llamavisor with everything on that a request passes (None: open to all)."""
-    server: dict[str, Any] = {"port": 0} if key is None else {"port": 0, "api_key": key}
-    return {"server": server, "instances": instances}
-
-
-def start_ours(processes: Processes, names: Set[str]) -> tuple[Way, Engines]:
-    """`llamavisor serve`, with those of two mock engines and the demo model; waited for until all are ready."""
-    program, configuration = build_mock_engine(processes.folder), processes.folder / "llamavisor.json"
+def start_ours(processes: Processes, names: Set[str], *, everything_on: bool) -> tuple[Way, Engines]:
+    """`llamavisor serve`, with those of two mock engines and the demo model."""
+    program = build_mock_engine(processes.folder)
     instances = {
-        BURST: mock(program, processes.folder, BURST_EVENTS, 0),
+        BURST: mock(program, processes.folder, BURST_EVENTS),
         PACED: mock(program, processes.folder, PACED_EVENTS, PACE_US),
         # A port, because LiteLLM cannot reach a Unix socket.
         DEMO: {"engine": {"kind": "embedded", "parallel": SLOTS}, "model": "demo", "port": free_port()},
     }
     chosen = {name: instances[name] for name in instances if name in names}
-    key = secrets.token_hex(16)
-    configuration.touch(mode=0o600)
-    configuration.write_text(json.dumps(our_configuration(chosen, key)))
-    process = processes.module("benchmarks._supervised", configuration, processes.folder / "data")
-    told = hear(process)
-    engines = ready_engines(process, set(chosen))
-    address = told["url"].removeprefix("http://")
-    return Way(dict.fromkeys(engines.kinds(), address), (told["pid"],), key), engines
-
-
-def mock(program: Path, folder: Path, events: int, pace_us: int) -> dict[str, Any]:
-    """Settings of an instance that is the mock engine."""
-    argv = [str(program), str(folder / "births"), "${PORT}", str(events), str(pace_us)]
-    return {"engine": {"kind": "command", "argv": argv}}
-
-
-def ready_engines(ours: subprocess.Popen[str], names: set[str]) -> Engines:
-    """Where each instance listens, once all are ready."""
-    addresses: dict[str, str] = {}
-    pids: dict[str, int] = {}
-
-    def look() -> bool | None:
-        line = hear(ours)
-        if line["state"] == "ready":
-            addresses[line["instance"]] = line["address"].removeprefix("http://")
-            pids[line["instance"]] = line["pid"]
-        return set(addresses) == names or None
-
-    wait_until(look, "the instances to be ready")
-    return Engines(addresses, tuple(pids.values()))
+    house = open_house(processes, chosen, everything_on=everything_on)
+    engines = Engines(house.engines, tuple(house.engine_pids.values()))
+    return Way(dict.fromkeys(engines.kinds(), house.address), (house.pid,), house.key), engines
 
 
 def start_nginx_way(processes: Processes, engines: Engines) -> Way | None:

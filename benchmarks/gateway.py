@@ -95,10 +95,13 @@ class Outcome:
     versions: Mapping[str, str]
 
 
-def run(chosen: Sequence[Workload], names: Sequence[str], rounds: int, seconds: float) -> Outcome:
+def run(
+    chosen: Sequence[Workload], names: Sequence[str], rounds: int, seconds: float, *, everything_on: bool
+) -> Outcome:
     """Those workloads on those ways, round after round."""
     with tempfile.TemporaryDirectory(prefix="lv-") as name, Processes(Path(name)) as processes:
-        ways, engines = start(processes, names, {workload.kind.instance for workload in chosen})
+        instances = {workload.kind.instance for workload in chosen}
+        ways, engines = start(processes, names, instances, everything_on=everything_on)
         for missing in set(names) - set(ways):
             print(f"{missing} is not installed, and left out.", file=sys.stderr)
         findings: Findings = {workload: {way: Seen() for way in ways} for workload in chosen}
@@ -126,6 +129,7 @@ def main() -> None:
     parser.add_argument("--only", default="", metavar="TEXT", help="only the workloads with this in their title")
     parser.add_argument("--clients", type=int, nargs="+", help="only so many at once (1, 16 or 64)")
     parser.add_argument("--ways", default="", metavar="A,B", help="only those (beginnings of names) beside direct")
+    parser.add_argument("--off", action="store_true", help="Llamavisor without keys, limits, prices and budgets")
     arguments = parser.parse_args()
     chosen = [
         each
@@ -134,7 +138,7 @@ def main() -> None:
     ]
     rounds = arguments.rounds or (1 if arguments.quick else 5)
     seconds = arguments.seconds or (0.5 if arguments.quick else 1.5)
-    outcome = run(chosen, chosen_ways(arguments.ways), rounds, seconds)
+    outcome = run(chosen, chosen_ways(arguments.ways), rounds, seconds, everything_on=not arguments.off)
     findings = outcome.findings
     tables = (request_table(findings), stream_table(findings), memory_table(outcome.memories), goals_table(findings))
     versions = {**installed_versions(OWN_PACKAGES), **outcome.versions}
