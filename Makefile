@@ -13,6 +13,7 @@ RUNTIME := $(STAMPS)/runtime-$(call key,constraints/runtime.txt constraints/buil
 TESTING := $(STAMPS)/test-$(call key,constraints/test.txt)
 CLIENTS := $(STAMPS)/clients-$(call key,constraints/clients.txt tests/clients_js/package-lock.json)
 PEERS := $(STAMPS)/peers-$(call key,constraints/peers.txt)
+LITELLM := $(STAMPS)/litellm-$(call key,constraints/litellm.txt)
 PROJECT := $(STAMPS)/project-$(call key,pyproject.toml)
 
 # The locks name every package with its hashes: nothing else is resolved, and no package may run code while it is installed.
@@ -40,7 +41,7 @@ lint: $(TESTING) front-end $(PROJECT) ## Run the checks that need no running pro
 soak: $(TESTING) front-end $(PROJECT) ## Run the property-based tests at length: 100,000 steps each
 	@$(PY) tools/checks.py soak $(ARGS)
 
-bench: $(TESTING) $(PEERS) front-end $(PROJECT) ## Measure side by side with other programs; prints ratios
+bench: $(TESTING) $(PEERS) $(LITELLM) front-end $(PROJECT) ## Measure side by side with other programs; prints ratios
 	@for program in benchmarks/[a-z]*.py; do echo "== $$program"; PEERS_BIN="$(CURDIR)/.venv-peers/bin" $(PY) "$$program" $(ARGS) || exit 1; done
 
 demo-model: $(TESTING) $(PROJECT) ## Train the demo model again, from its generated text
@@ -55,10 +56,11 @@ lock: $(TESTING) ## Bring the lock files to the newest releases that pyproject.t
 	$(COMPILE) --upgrade -c constraints/test.txt --group build -o constraints/build.txt >/dev/null
 	$(COMPILE) --upgrade --group clients -o constraints/clients.txt >/dev/null
 	$(COMPILE) --upgrade --group peers -o constraints/peers.txt >/dev/null
+	$(COMPILE) --upgrade --group litellm -o constraints/litellm.txt >/dev/null
 	@$(PY) hatch_build.py lock
 
 clean: ## Remove all that make has made: environments, bundle, caches
-	rm -rf $(VENV) .venv-clients .venv-peers web/static static/node_modules tests/clients_js/node_modules build dist test-results
+	rm -rf $(VENV) .venv-clients .venv-litellm .venv-peers web/static static/node_modules tests/clients_js/node_modules build dist test-results
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find supervisor web tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
@@ -108,3 +110,9 @@ $(PEERS): | $(PY)
 	@$(PY) -m venv --clear .venv-peers
 	@.venv-peers/bin/python $(PIP_INSTALL) -r constraints/peers.txt
 	@mkdir -p $(STAMPS) && rm -f $(STAMPS)/peers-* && touch $@
+
+$(LITELLM): | $(PY)
+	@echo "Installing LiteLLM's proxy to measure against (locked, hashes verified; 600 MB)"
+	@$(PY) -m venv --clear .venv-litellm
+	@.venv-litellm/bin/python $(PIP_INSTALL) -r constraints/litellm.txt
+	@mkdir -p $(STAMPS) && rm -f $(STAMPS)/litellm-* && touch $@

@@ -38,14 +38,23 @@ class Processes:
             end(process)
 
     def start(
-        self, name: str, argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cwd: Path | None = None
+        self,
+        name: str,
+        argv: Sequence[str | Path],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        logs_output: bool = False,
     ) -> subprocess.Popen[str]:
-        """Start a program whose standard input and output are pipes to us; what it says on standard error goes to `NAME.log`."""
+        """Start a program whose standard input and output are pipes to us; what it says on standard error goes to `NAME.log`.
+
+        `logs_output`: what it says on standard output goes there too, for nobody would read it.
+        """
         with (self.folder / f"{name}.log").open("a") as log:
             process = subprocess.Popen(
                 [str(word) for word in argv],
                 stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                stdout=log if logs_output else subprocess.PIPE,
                 stderr=log,
                 env={**clean_environment(), **(env or {})},
                 cwd=cwd or ROOT,
@@ -95,12 +104,18 @@ def hear(process: subprocess.Popen[str]) -> Any:
     return json.loads(line)
 
 
-def wait_until(look: Callable[[], T | None], what: str, *, pause_seconds: float = 0.01) -> T:
-    """Look until there is something to see; RuntimeError when there is not within a minute."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+def wait_until(
+    look: Callable[[], T | None],
+    what: str,
+    *,
+    pause_seconds: float = 0.01,
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> T:
+    """Look until there is something to see; RuntimeError when there is not in time."""
+    deadline = time.monotonic() + patience_seconds
     while (seen := look()) is None:
         if time.monotonic() > deadline:
-            raise RuntimeError(f"waited {PATIENCE_SECONDS:g} s for {what}")
+            raise RuntimeError(f"waited {patience_seconds:g} s for {what}")
         time.sleep(pause_seconds)
     return seen
 

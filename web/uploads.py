@@ -60,7 +60,7 @@ class _Parts:
         self._count = 0
         try:
             self._reader = MultipartReader(request.headers, request.content)
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, AssertionError):
             # Without a Content-Type there is no boundary either.
             raise _malformed(ValueError("its Content-Type names none")) from None
 

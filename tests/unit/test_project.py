@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LOCKS = sorted((ROOT / "constraints").glob("*.txt"))
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 # Each of these makes an environment of its own.
-APART = {"clients.txt", "peers.txt"}
+APART = frozenset({"clients.txt", "litellm.txt", "peers.txt"})
 NPM_FOLDERS = (ROOT / "static", ROOT / "tests" / "clients_js")
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
