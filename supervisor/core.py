@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,7 @@ from supervisor.gateway.calls import Call
 from supervisor.gateway.exchange import Answer
 from supervisor.gateway.gateway import Gateway
 from supervisor.gateway.idempotency import IdempotencyStore
-from supervisor.gateway.routing import BudgetStatus, Router
+from supervisor.gateway.routing import BudgetStatus, Router, rerouted
 from supervisor.process import posix
 from supervisor.process.reaper import OrphanReaper
 
@@ -132,11 +133,15 @@ class Supervisor:
         await end_leftovers(self.folder.run_id, keep=self._survivors.values())
         await self.fleet.open(self.settings, self._survivors)
         await self.placer.open(self.settings)
-        self.batches = Batches(self.folder.path, self.settings, self.clock, self._ask, lambda: self.gateway.active)
+        self.batches = Batches(self.folder.path, self.settings, self.clock, self._ask)
         await self.batches.open()
 
     async def _ask(self, call: Call, caller: Caller, batch_id: str | None) -> Answer:
-        """How batch work reaches the engines."""
+        """How batch work reaches the engines: where the router says, behind those who wait."""
+        route = self.router.route(call.document, caller)
+        if route is not None:
+            document = rerouted(call.document, route)
+            call = replace(call, document=document, body=json.dumps(document).encode())
         return await self.gateway.ask(replace(call, batch_id=batch_id), caller, is_batch=True)
 
     def _budget_status(self, caller: Caller) -> BudgetStatus:

@@ -103,6 +103,13 @@ async def test_a_prompt_that_fails_does_not_fail_the_others(door: Door) -> None:
     assert "Did you mean `demo`?" in told["results"][0]["error"]
 
 
+async def test_prompts_go_where_the_router_says(door: Door) -> None:
+    await door.open({"demo": DEMO}, sections={"routing": {"tiers": {"opus": "demo"}}})
+    for model in ("opus", "large", "auto", ""):
+        status, told, _ = await door.ask({"prompts": [{"prompt": "Hello"}], "model": model}, "/v1/batch")
+        assert (status, told["completed"]) == (200, 1), (model, told)
+
+
 async def test_prompts_that_are_late_have_failed(door: Door) -> None:
     await door.open({"one": misbehaving(door.house.model, knobs=HELD)})
     status, told, _ = await door.ask({"prompts": [{"prompt": "a"}] * 6, "timeout": 1}, "/v1/batch")
@@ -167,22 +174,23 @@ async def test_a_batch_waits_for_an_engine_that_comes_back(door: Door) -> None:
 
 
 async def test_clients_come_before_batches(door: Door) -> None:
-    slow = {"prefill_seconds": 0.05, "prefill_burns": False, "parallel": 8}
-    await door.open({"one": misbehaving(door.house.model, knobs=slow)})
-    turns = batches_of(door).turns
-    batch = await batch_of(door, 200)
-    await until(lambda: turns.own == turns.parallel, "all turns to be taken")
-    clients = [asyncio.create_task(door.stream(STREAM)) for _ in range(turns.parallel)]
-    await until(lambda: door.house.supervisor.gateway.active - turns.own >= turns.parallel, "the clients to be in")
-    await asyncio.gather(*clients)
-    assert not now(door, batch).is_over
+    slow = {"prefill_seconds": 0.1, "prefill_burns": False}
+    one = {**misbehaving(door.house.model, knobs=slow), "max_in_flight": 1}
+    await door.open({"one": one}, gateway={"queue_seconds": 60.0})
+    admission = door.house.supervisor.gateway.admission
+    batch = await batch_of(door, 60)
+    await until(lambda: admission.waiting_for("one") == 3, "three lines to wait behind the first")
+    client = asyncio.create_task(door.ask(HELLO))
+    await until(lambda: admission.waiting_for("one") == 4, "the client to wait, too")
+    before = now(door, batch).completed
+    assert (await client)[0] == 200
+    # The line that had the place, and the one that came after the client.
+    assert now(door, batch).completed <= before + 2
     await batches_of(door).cancel(batch.id, batch.project)
     done = await over(door, batch)
-    assert (done.status, done.completed + done.failed) == ("cancelled", 200)
+    assert (done.status, done.completed + done.failed) == ("cancelled", 60)
     told = results(door, done.error_file_id)
     assert {line["error"]["code"] for line in told.values()} == {"batch_cancelled"}
-    if done.completed:
-        assert not told.keys() & results(door, done.output_file_id).keys()
 
 
 # Keys of requests
@@ -208,6 +216,16 @@ async def test_a_request_sent_again_with_its_key_is_answered_once(door: Door, bo
     assert door.outcomes("demo") == {"ok": 1}
     status, other, _ = await keyed(door, {**body, "max_tokens": 3})
     assert (status, json.loads(other)["error"]["code"]) == (422, "idempotency_key_reused")
+
+
+async def test_a_flat_request_sent_again_with_its_key_is_answered_once(door: Door) -> None:
+    await door.open({"demo": DEMO})
+    flat = {**HELLO, "project_id": "p"}
+    status, first, headers = await keyed(door, flat)
+    assert (status, "idempotent-replayed" in headers) == (200, False)
+    status, again, headers = await keyed(door, flat)
+    assert (status, again, headers["idempotent-replayed"]) == (200, first, "true")
+    assert door.outcomes("demo") == {"ok": 1}
 
 
 async def test_a_key_in_flight_is_a_conflict_and_free_when_its_client_left(door: Door) -> None:

@@ -56,7 +56,7 @@ class Bureau:
 
     async def open(self, *, start: bool = True) -> None:
         """Take in what is there, and go on with it."""
-        self.batches = Batches(self.folder, Settings(), self.clock, self._ask, lambda: 0)
+        self.batches = Batches(self.folder, Settings(), self.clock, self._ask)
         await self.batches.open()
         if start:
             self.batches.start()

@@ -30,10 +30,9 @@ from supervisor.gateway.batch.lines import (
 from supervisor.gateway.batch.objects import WINDOW_SECONDS, Batch, BatchStatus, Fault, Order, read_order
 from supervisor.gateway.batch.paging import Page
 from supervisor.gateway.batch.prompts import Prompt, Result, read_prompts, summary
-from supervisor.gateway.batch.turns import PATIENCE_SECONDS, RECHECK_SECONDS, Turns, may_start
+from supervisor.gateway.batch.turns import Turns
 from supervisor.gateway.calls import CHAT, EMBEDDINGS
 from supervisor.gateway.exchange import Answer
-from supervisor.testing import FakeClock
 
 GOOD: dict[str, Any] = {"custom_id": "a", "method": "POST", "url": CHAT, "body": {"messages": []}}
 ORDER: dict[str, Any] = {"endpoint": CHAT, "input_file_id": "file-1", "completion_window": "24h"}
@@ -194,14 +193,6 @@ def test_a_wrong_order_names_its_field(change: Mapping[str, Any], param: str) ->
 # Turns
 
 
-@given(st.integers(1, 8), st.integers(0, 8), st.integers(0, 20), st.floats(0, 2 * PATIENCE_SECONDS))
-def test_clients_come_first_but_not_for_ever(parallel: int, own: int, others: int, waited: float) -> None:
-    allowed = may_start(parallel, own, others, waited)
-    assert not allowed or own < parallel
-    assert allowed or own + others >= parallel
-    assert allowed or own or waited < PATIENCE_SECONDS
-
-
 async def settle() -> None:
     """Let every task go as far as it can."""
     for _ in range(5):
@@ -242,7 +233,7 @@ class Crowd:
 
 
 async def test_turns_are_given_in_order_and_given_back() -> None:
-    crowd = Crowd(Turns(2, lambda: 0, FakeClock()))
+    crowd = Crowd(Turns(2))
     for number in range(5):
         crowd.add(number)
     await settle()
@@ -258,41 +249,8 @@ async def test_turns_are_given_in_order_and_given_back() -> None:
     assert crowd.turns.own == 0
 
 
-async def test_batch_work_yields_to_clients_and_goes_on_when_they_are_gone() -> None:
-    clock, others = FakeClock(), 2
-    crowd = Crowd(Turns(2, lambda: others, clock))
-    crowd.add(0)
-    crowd.add(1)
-    await settle()
-    assert crowd.having == []
-    others = 1
-    clock.advance(RECHECK_SECONDS)
-    await settle()
-    assert crowd.having == [0]
-    others = 5
-    crowd.ends[0].set()
-    await settle()
-    clock.advance(PATIENCE_SECONDS - 1)
-    await settle()
-    assert crowd.having == []
-    clock.advance(1 + RECHECK_SECONDS)
-    await settle()
-    assert crowd.having == [1]
-    await crowd.close()
-
-
-async def test_who_comes_first_after_a_quiet_time_waits_for_clients_too() -> None:
-    clock = FakeClock()
-    crowd = Crowd(Turns(2, lambda: 2, clock))
-    clock.advance(10 * PATIENCE_SECONDS)
-    crowd.add(0)
-    await settle()
-    assert crowd.having == []
-    await crowd.close()
-
-
 async def test_more_at_once_when_the_settings_say_so() -> None:
-    crowd = Crowd(Turns(1, lambda: 0, FakeClock()))
+    crowd = Crowd(Turns(1))
     for number in range(4):
         crowd.add(number)
     await settle()
@@ -347,7 +305,7 @@ def test_names_of_files_are_for_people_only(given_name: str | None, shown: str) 
 def test_prompts_keep_their_ids_and_get_one_where_they_have_none() -> None:
     wanted = read_prompts({"prompts": [{"prompt": "a", "id": "x"}, {"prompt": "b"}], "model": "auto", "timeout": 5})
     assert [prompt.id for prompt in wanted.prompts] == ["x", "2"]
-    assert (wanted.model, wanted.timeout_seconds) == (None, 5)
+    assert (wanted.model, wanted.timeout_seconds) == ("auto", 5)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ _PROMPTS: Schema = {
     "type": "object",
     "properties": {
         "prompts": {**array(_PROMPT), "minItems": 1, "maxItems": PROMPTS_MAX},
-        "model": described(STRING, "An instance's name or a model's id; left out, the default instance."),
+        "model": described(STRING, "As for chat completions; left out, `auto`."),
         "project_id": described(STRING, "Who pays."),
         "timeout": described(_TIMEOUT, "Seconds for all of them; those that are late have failed."),
     },

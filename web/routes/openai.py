@@ -121,38 +121,41 @@ async def show_model(request: web.Request) -> web.Response:
 async def _pass_on(request: web.Request, path: str) -> web.StreamResponse:
     supervisor = request.app[SUPERVISOR]
     body = await read_body(request, supervisor.settings.server.max_body_bytes)
-    document = parse_json_object(body)
-    if path == CHAT and is_flat(document, request.headers.get(HEADER)):
-        return await answer_flat(request, document)
-    check(path, document)
-    call, told = call_of(request, path, document, body)
     key = request.headers.get(IDEMPOTENCY_KEY)
     if key is None:
-        return await _answered(request, call, told, None)
+        return await _answered(request, path, body, None)
     caller = caller_of(request)
     begun = supervisor.idempotency.begin(Scope(caller.project, caller.key_id, path), key, body)
     if isinstance(begun, KeptAnswer):
         return web.Response(status=begun.status, body=begun.body, headers={**begun.headers, REPLAYED: "true"})
     with begun as keeping:
-        return await _answered(request, call, told, keeping)
+        return await _answered(request, path, body, keeping)
 
 
-async def _answered(
-    request: web.Request, call: Call, told: Mapping[str, str], keeping: Keeping | None
-) -> web.StreamResponse:
+async def _answered(request: web.Request, path: str, body: bytes, keeping: Keeping | None) -> web.StreamResponse:
+    document = parse_json_object(body)
+    if path == CHAT and is_flat(document, request.headers.get(HEADER)):
+        return _kept(await answer_flat(request, document), keeping)
+    check(path, document)
+    call, told = call_of(request, path, document, body)
     if call.wants_stream:
         return await _Stream(request, told, keeping).answer(call)
     async with request.app[SUPERVISOR].gateway.exchange(call, caller_of(request)) as exchange:
         answer = await exchange.answer()
-    return _whole(answer, {**told, **booking_headers(exchange.booking)}, keeping)
+    return _kept(_whole(answer, {**told, **booking_headers(exchange.booking)}), keeping)
 
 
-def _whole(answer: Answer, told: Mapping[str, str], keeping: Keeping | None) -> web.Response:
+def _whole(answer: Answer, told: Mapping[str, str]) -> web.Response:
     headers = {**answer.headers, **told, PROCESSING_MS: str(round(answer.milliseconds))}
-    if keeping is not None:
-        keeping.add(answer.body)
-        keeping.complete(answer.status, headers)
     return web.Response(status=answer.status, body=answer.body, headers=headers)
+
+
+def _kept(response: web.Response, keeping: Keeping | None) -> web.Response:
+    """An answer in one piece, for when it is asked for again."""
+    if keeping is not None and isinstance(response.body, bytes):
+        keeping.add(response.body)
+        keeping.complete(response.status, {**response.headers})
+    return response
 
 
 class _Stream:
@@ -187,7 +190,7 @@ class _Stream:
         finally:
             telling.cancel()
         if self._response is None:
-            return _whole(answer, {**self._told_headers, **booking_headers(exchange.booking)}, self._keeping)
+            return _kept(_whole(answer, {**self._told_headers, **booking_headers(exchange.booking)}), self._keeping)
         return await self._end_badly(self._response, event_of(self._request.path, json.loads(answer.body)))
 
     def _wait(self, waiting: Waiting) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +40,14 @@ class TooManyBatchesError(LlamavisorError):
 class Batches:
     """See the module. `open` it, `start` it when engines may be asked, `rest` it when the supervisor drains, `close` it before the engines go.
 
-    `asks` reaches the engines; `active` counts all requests that are on their way there, those of batch work too.
+    `asks` reaches the engines.
     """
 
-    def __init__(self, folder: Path, settings: Settings, clock: Clock, asks: Asks, active: Callable[[], int]) -> None:
+    def __init__(self, folder: Path, settings: Settings, clock: Clock, asks: Asks) -> None:
         self._folder = folder / "batches"
         self._disk = Disk(clock)
         self.files = FileStore(folder / "files", settings.files, self._disk, clock)
-        self.turns = Turns(settings.batches.parallel, lambda: active() - self.turns.own, clock)
+        self.turns = Turns(settings.batches.parallel)
         self._means = Means(asks, self.turns, self.files, self._disk, clock)
         self._jobs: dict[str, Job] = {}
         self._tasks: set[asyncio.Task[None]] = set()

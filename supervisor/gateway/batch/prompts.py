@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from supervisor.config.routing_settings import AUTO
 from supervisor.errors import LlamavisorError
 from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.batch.asking import Asks, reply_of
@@ -18,7 +19,6 @@ from supervisor.gateway.exchange import Answer
 
 PROMPTS_MAX = 1_000
 TIMEOUT_MIN_SECONDS, TIMEOUT_MAX_SECONDS = 1.0, 300.0
-AUTO = "auto"
 MICROS = 1_000_000
 
 CostOf = Callable[[Answer], int | None]
@@ -38,7 +38,7 @@ class PromptList:
     """What a client asks for. `timeout_seconds` is for all of them together; None: as long as it takes."""
 
     prompts: tuple[Prompt, ...]
-    model: str | None
+    model: str
     project: str | None
     timeout_seconds: float | None
 
@@ -78,9 +78,7 @@ def read_prompts(document: Mapping[str, Any]) -> PromptList:
     if timeout_seconds is not None and not _is_timeout(timeout_seconds):
         extent = f"from {TIMEOUT_MIN_SECONDS:g} to {TIMEOUT_MAX_SECONDS:g}"
         raise refuse("timeout", f"must be a number of seconds {extent}, not {shown(timeout_seconds)}.")
-    return PromptList(
-        prompts, None if model in (None, "", AUTO) else model, _text_or_none(document, "project_id"), timeout_seconds
-    )
+    return PromptList(prompts, model or AUTO, _text_or_none(document, "project_id"), timeout_seconds)
 
 
 def _prompt(index: int, given: object) -> Prompt:
@@ -147,10 +145,8 @@ async def answer_prompts(wanted: PromptList, caller: Caller, asks: Asks, turns: 
     ]
 
 
-async def _answered(prompt: Prompt, model: str | None, caller: Caller, asks: Asks, cost_of: CostOf) -> Result:
-    document: dict[str, Any] = {"messages": [{"role": "user", "content": prompt.text}]}
-    if model is not None:
-        document["model"] = model
+async def _answered(prompt: Prompt, model: str, caller: Caller, asks: Asks, cost_of: CostOf) -> Result:
+    document: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": prompt.text}]}
     request_id = f"req_{uuid.uuid4().hex}"
     headers = {"Content-Type": "application/json", "X-Request-Id": request_id}
     try:
