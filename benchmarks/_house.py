@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import secrets
 import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -33,32 +33,55 @@ class House:
     engine_pids: Mapping[str, int]
 
 
-def our_configuration(
-    instances: Mapping[str, Any], server_key: str, *, everything_on: bool, port: int = 0
-) -> dict[str, Any]:
+def our_configuration(instances: Mapping[str, Any], server_key: str, *, everything_on: bool) -> dict[str, Any]:
     """Keys, limits, prices and budgets; or, with everything off, a server that is open to all and has no price."""
     if not everything_on:
-        return {"server": {"port": port}, "instances": instances}
+        return {"server": {"port": 0}, "instances": instances}
     limits = dict.fromkeys(("requests_per_minute", "tokens_per_minute", "concurrency"), FAR_LIMIT)
     accounting = {"prices": dict.fromkeys(instances, PRICE), "limits": {"key": limits, "project": limits}}
-    return {"server": {"port": port, "api_key": server_key}, "accounting": accounting, "instances": instances}
+    return {"server": {"port": 0, "api_key": server_key}, "accounting": accounting, "instances": instances}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A configuration file, and what is needed to start what it describes. `server_key` is None when everything is off."""
+
+    configuration: Path
+    data_folder: Path
+    instances: frozenset[str]
+    server_key: str | None
+
+
+def plan_house(folder: Path, instances: Mapping[str, Any], *, everything_on: bool = True) -> Plan:
+    """Write the configuration into `folder`; the data will be there too."""
+    configuration, server_key = folder / "llamavisor.json", secrets.token_hex(16)
+    configuration.touch(mode=0o600)
+    configuration.write_text(json.dumps(our_configuration(instances, server_key, everything_on=everything_on)))
+    return Plan(configuration, folder / "data", frozenset(instances), server_key if everything_on else None)
+
+
+def launch(processes: Processes, plan: Plan) -> subprocess.Popen[str]:
+    """`llamavisor serve`, not waited for."""
+    return processes.module("benchmarks._supervised", plan.configuration, plan.data_folder)
+
+
+def await_house(process: subprocess.Popen[str], plan: Plan, key: str | None) -> House:
+    """The house, once all its instances are ready."""
+    told = hear(process)
+    lines = ready_lines(process, plan.instances)
+    engines = {name: line["address"].removeprefix("http://") for name, line in lines.items()}
+    pids = {name: line["pid"] for name, line in lines.items()}
+    return House(process, told["pid"], told["url"].removeprefix("http://"), key, engines, pids)
 
 
 def open_house(processes: Processes, instances: Mapping[str, Any], *, everything_on: bool = True) -> House:
     """`llamavisor serve` with those instances, waited for until all are ready, and a key of a project with limits and budgets."""
-    configuration, server_key = processes.folder / "llamavisor.json", secrets.token_hex(16)
-    configuration.touch(mode=0o600)
-    configuration.write_text(json.dumps(our_configuration(instances, server_key, everything_on=everything_on)))
-    process = processes.module("benchmarks._supervised", configuration, processes.folder / "data")
-    told = hear(process)
-    address = told["url"].removeprefix("http://")
-    lines = ready_lines(process, set(instances))
-    key = issue_key(address, server_key) if everything_on else None
-    engines = {name: line["address"].removeprefix("http://") for name, line in lines.items()}
-    return House(process, told["pid"], address, key, engines, {name: line["pid"] for name, line in lines.items()})
+    plan = plan_house(processes.folder, instances, everything_on=everything_on)
+    house = await_house(launch(processes, plan), plan, None)
+    return house if plan.server_key is None else replace(house, key=issue_key(house.address, plan.server_key))
 
 
-def ready_lines(ours: subprocess.Popen[str], names: set[str]) -> dict[str, Any]:
+def ready_lines(ours: subprocess.Popen[str], names: Set[str]) -> dict[str, Any]:
     """What `benchmarks._supervised` said of each instance when it was ready, once all are."""
     lines: dict[str, Any] = {}
 

@@ -84,8 +84,12 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 def clean_environment() -> dict[str, str]:
-    """Our environment without settings of Llamavisor, which would be measured instead of the benchmark's own."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("LLAMAVISOR_")}
+    """Our environment without settings of Llamavisor, which would be measured instead of the benchmark's own.
+
+    Programs keep their compiled modules, as installed ones do: else each start would compile all of them again, for seconds.
+    """
+    left_out = ("LLAMAVISOR_", "PYTHONDONTWRITEBYTECODE")
+    return {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
 
 
 def tell(process: subprocess.Popen[str], message: object) -> None:
