@@ -33,7 +33,7 @@ warnings = false
 
 [generation]
 deterministic = true
-max-examples = 10
+max-examples = 4
 
 [checks]
 enabled = false
