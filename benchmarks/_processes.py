@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 T = TypeVar("T")
 PATIENCE_SECONDS = 60.0
 END_GRACE_SECONDS = 15.0
+LOG_LINES_SHOWN = 20
 
 
 class Processes:
@@ -36,6 +37,8 @@ class Processes:
     ) -> None:
         for process in reversed(self._started):
             end(process)
+        if error is not None:
+            self._show_logs()
 
     def start(
         self,
@@ -67,6 +70,12 @@ class Processes:
     def module(self, name: str, *arguments: str | Path) -> subprocess.Popen[str]:
         """Start one of our own helper modules with the present Python."""
         return self.start(name.rpartition(".")[2], [sys.executable, "-m", name, *arguments])
+
+    def _show_logs(self) -> None:
+        # The folder is a temporary one: what went wrong is not to be read later.
+        for log in sorted(self.folder.glob("*.log")):
+            lines = log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:]
+            print("\n".join([f"-- {log.name}", *lines]), file=sys.stderr)
 
 
 def end(process: subprocess.Popen[str]) -> None:
