@@ -218,7 +218,7 @@ async def test_raw_responses_show_the_headers(door: Door, client: Callable[..., 
 
 async def test_refusals_are_the_sdks_exceptions(door: Door, client: Callable[..., openai.AsyncOpenAI]) -> None:
     crowded = misbehaving(door.house.model, knobs={"chat_status": 429})
-    instances = {"demo": DEMO, "crowded": crowded, "off": {**DEMO, "autostart": False}}
+    instances = {"demo": DEMO, "crowded": crowded, "off": {**DEMO, "autostart": False, "on_demand": False}}
     await door.open(instances, ready=False, api_key=KEY)
     for name in ("demo", "crowded"):
         await door.house.reach(name, State.READY)

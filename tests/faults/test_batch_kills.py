@@ -16,7 +16,7 @@ from tests.fixtures.serve_process import GENEROUS_SECONDS, ServeProcess, wait_un
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
 
 LINES = 60
-KILLS = 2
+KILLS = 1
 ENDPOINT = "/v1/completions"
 
 
