@@ -13,6 +13,7 @@
     ├── RequestTimeoutError         408 request_timeout
     ├── PayloadTooLargeError        413 payload_too_large
     ├── InvalidConfigurationError   422 invalid_configuration
+    ├── QueueFullError              429 queue_full
     ├── EngineDiedError             502 engine_died
     ├── NotAvailableError           503 not_available
     ├── EngineDeadlineError         504 engine_deadline
@@ -116,6 +117,12 @@ class InvalidConfigurationError(LlamavisorError):
     """The configuration is refused; the old one, if any, stays in force."""
 
     code, status = "invalid_configuration", 422
+
+
+class QueueFullError(LlamavisorError):
+    """As many requests wait as may, and those who ask hold their share of the places; `retry_after_seconds` says when to come back."""
+
+    code, status = "queue_full", 429
 
 
 class EngineDiedError(LlamavisorError):

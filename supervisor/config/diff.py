@@ -82,6 +82,7 @@ def _differing_keys(section: str, old: BaseModel, new: BaseModel) -> Iterator[st
 
 
 def _live_changes(old: Settings, new: Settings) -> Iterator[str]:
+    yield from _differing_keys("gateway", old.gateway, new.gateway)
     yield from _differing_keys("models", old.models, new.models)
     yield from _differing_keys("logging", old.logging, new.logging)
     if old.reload_on_change != new.reload_on_change:

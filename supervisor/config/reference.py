@@ -100,7 +100,7 @@ def configuration_reference() -> str:
 def _sections() -> Iterator[str]:
     root = schema.root()
     yield _section("Top level", (), {"reload_on_change": root["properties"]["reload_on_change"]})
-    for path in (("server",), ("server", "tls"), ("models",), ("logging",)):
+    for path in (("server",), ("server", "tls"), ("gateway",), ("models",), ("logging",)):
         yield _section(f"`{'.'.join(path)}`", path, _children(path))
     figures = _children(("defaults",))
     note = "The same keys under `instances.<name>.supervision` set a figure for one instance (`LLAMAVISOR_INSTANCES__<NAME>__SUPERVISION__…`)."

@@ -25,6 +25,7 @@ from supervisor.config.fields import (
     Text,
     refuse,
 )
+from supervisor.config.gateway_settings import GatewaySettings, fallback_rules
 from supervisor.config.server_settings import ServerSettings, is_loopback
 from supervisor.config.supervision import SupervisionOverrides, SupervisionSettings, inconsistencies
 
@@ -102,6 +103,7 @@ class Settings(StrictModel):
     defaults: SupervisionSettings = Field(
         default_factory=SupervisionSettings, description="Figures of supervision for every instance."
     )
+    gateway: GatewaySettings = Field(default_factory=GatewaySettings, description="The way of requests to instances.")
     instances: dict[InstanceName, InstanceSettings] = Field(
         default_factory=lambda: {DEMO_INSTANCE: InstanceSettings(model=DEMO_MODEL)},
         description="The supervised servers by name; the first is the default one. Left out: one, `demo`, which serves the "
@@ -114,7 +116,7 @@ class Settings(StrictModel):
 
     @model_validator(mode="after")
     def _rules(self) -> Self:
-        refuse([*_clashing_addresses(self), *_clashing_figures(self)])
+        refuse([*_clashing_addresses(self), *_clashing_figures(self), *_unknown_fallbacks(self)])
         return self
 
 
@@ -194,3 +196,7 @@ def _clashing_figures(settings: Settings) -> list[BrokenRule]:
         for name, instance in settings.instances.items()
         for key, message, remedy in inconsistencies(instance.resolved_supervision(settings.defaults))
     ]
+
+
+def _unknown_fallbacks(settings: Settings) -> list[BrokenRule]:
+    return fallback_rules(settings.gateway.fallbacks, settings.instances)

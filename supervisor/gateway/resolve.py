@@ -18,7 +18,7 @@ RETRY_SOON_SECONDS = 1.0
 RETRY_LATER_SECONDS = 5.0
 # A small model is there within this time; who waits longer may as well ask less often.
 SOON_UPTIME_SECONDS = 10.0
-_ORDER = (State.READY, State.STARTING, State.CRASHED, State.STOPPING, State.INITIAL, State.ERROR)
+READIEST_FIRST = (State.READY, State.STARTING, State.CRASHED, State.STOPPING, State.INITIAL, State.ERROR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def choose(model: str, candidates: Sequence[Candidate]) -> str:
         return model
     serving = [candidate for candidate in candidates if model in candidate.ids]
     if serving:
-        return min(serving, key=lambda candidate: (_ORDER.index(candidate.state), candidate.active)).name
+        return min(serving, key=lambda candidate: (READIEST_FIRST.index(candidate.state), candidate.active)).name
     raise not_found(model, candidates)
 
 
@@ -80,11 +80,15 @@ def check_speaks_openai(name: str, settings: InstanceSettings) -> None:
 
 
 def check_ready(snapshot: InstanceSnapshot, now_wall: float) -> None:
-    """Raise NotAvailableError unless the instance is ready: with the reason as its code, in a sentence, and when to come back, if ever by itself."""
-    if snapshot.state is State.READY:
-        return
+    """Raise `why_not_ready` unless the instance is ready."""
+    if snapshot.state is not State.READY:
+        raise why_not_ready(snapshot, now_wall)
+
+
+def why_not_ready(snapshot: InstanceSnapshot, now_wall: float) -> NotAvailableError:
+    """What is said of an instance that is not ready: the reason as the code, a sentence, and when to come back, if ever by itself."""
     failed = snapshot.state in (State.CRASHED, State.ERROR) and snapshot.cause is not None
-    raise NotAvailableError(
+    return NotAvailableError(
         snapshot.explanation(),
         code=snapshot.cause.reason.value if failed and snapshot.cause is not None else snapshot.state.value,
         param="model",
