@@ -112,10 +112,11 @@ class Roster:
         """From now on this instance is meant by the name."""
         replica.close()
         replica.instance = instance
+        before = replica.observe()
         for pool in replica.pools:
             pool.know_nothing_of(replica)
         self._listen(replica)
-        self._changed(replica)
+        self._audience.changed(replica, before)
 
     def _detach(self, replica: Replica) -> None:
         replica.close()
