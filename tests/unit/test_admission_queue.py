@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
@@ -204,4 +205,4 @@ class QueueAgainstItsPromises(RuleBasedStateMachine):
 @pytest.mark.soak
 @pytest.mark.timeout(300)
 def test_any_order_of_events_keeps_the_promises() -> None:
-    run_state_machine_as_test(QueueAgainstItsPromises)
+    run_state_machine_as_test(QueueAgainstItsPromises, settings=settings(max_examples=settings().max_examples // 2))
