@@ -210,6 +210,19 @@ async def test_batch_requests_are_served_under_steady_traffic() -> None:
         assert served == 15
 
 
+async def test_batch_requests_are_not_passed_by_for_ever_by_who_finds_room_at_once() -> None:
+    async with lobby() as desk:
+        await desk["a"].ready()
+        for _ in range(2):
+            await desk.ask(batch=True)
+        batch = await desk.ask(batch=True)
+        served = 0
+        while not batch.done():
+            await leave((await desk.ask()).result())
+            served += 1
+        assert served == 16
+
+
 # States
 
 

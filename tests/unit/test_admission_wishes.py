@@ -144,6 +144,18 @@ async def test_what_a_reload_is_replacing_is_not_wished_for_until_the_new_one_is
         assert loads.log == ["+a", "+a", "-a"]
 
 
+async def test_what_a_reload_has_replaced_is_given_another_chance() -> None:
+    loads = RecordingLoads()
+    async with lobby("a", "b", loads=loads) as desk:
+        await desk.ask()
+        loads.fail("a", NO_MEMORY)
+        await desk["a"].instance.close()
+        desk.puppets["a"] = Puppet("a", desk.clock)
+        desk.admission.rebind([desk.find("a"), desk.find("b")])
+        loads.fail("b", NO_MEMORY)
+        assert [wish.instance for wish in loads.open] == ["a"]
+
+
 async def test_closing_withdraws_every_wish() -> None:
     loads = RecordingLoads()
     async with lobby(loads=loads) as desk:
