@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.config import ConfigError, Settings, diff_settings, validate_tree
-from supervisor.config.gateway_settings import find_loop
+from supervisor.config.gateway_settings import GatewaySettings, find_loop
 from supervisor.errors import InvalidConfigurationError
+from supervisor.gateway.admission.queue import BATCH_TURN
 from supervisor.gateway.fallbacks import fallback_order
+from tests.fixtures.doc_tables import DOCS
 
 CHAINS = st.dictionaries(st.sampled_from("abcdef"), st.lists(st.sampled_from("abcdef"), max_size=3), max_size=6)
 TWO = {"big": {"model": "demo"}, "small": {"model": "demo"}}
@@ -85,3 +87,10 @@ def test_settings_of_the_gateway_take_effect_without_a_restart() -> None:
     diff = diff_settings(old, new)
     assert diff.live_changed == ("gateway.queue_limit", "gateway.fallbacks")
     assert not diff.server_changed
+
+
+def test_the_page_on_queueing_names_every_setting() -> None:
+    page = (DOCS / "explanation" / "queueing.md").read_text(encoding="utf-8")
+    assert {key for key in GatewaySettings.model_fields if f"`gateway.{key}`" not in page} == set()
+    assert BATCH_TURN == 16
+    assert "every sixteenth place is theirs" in page
