@@ -18,6 +18,7 @@ from pathlib import Path
 from supervisor.cli.serving import ServePlan, Server
 from supervisor.config import LoadedSettings, load_settings
 from supervisor.core import Supervisor
+from supervisor.loop import run
 from supervisor.process.instance import Instance
 from supervisor.process.states import State
 
@@ -30,7 +31,7 @@ def main(config: Path, data_folder: Path) -> int:
     def load() -> LoadedSettings:
         return load_settings(config, environ={})
 
-    return asyncio.run(Server(ServePlan(load(), data_folder, load, announce)).run())
+    return run(Server(ServePlan(load(), data_folder, load, announce)).run())
 
 
 def announce(supervisor: Supervisor, url: str) -> None:

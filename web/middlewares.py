@@ -24,8 +24,8 @@ from web.dialects import error_response
 from web.errors import MethodNotAllowedError, error_body, error_headers
 from web.guard import Guard
 from web.keys import REQUEST_ID, STARTED, SUPERVISOR
+from web.listener import RETRY_SECONDS, is_out_of_descriptors
 from web.negotiation import prefers_html
-from web.overload import RETRY_SECONDS, is_out_of_descriptors
 
 logger = logging.getLogger(__name__)
 

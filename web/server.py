@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from contextlib import suppress
 
@@ -11,11 +10,11 @@ from aiohttp import web
 from supervisor.config.server_settings import ServerSettings, check_exposure
 from supervisor.core import Supervisor
 from web.app import create_app
-from web.door.door import Door, DoorSite
+from web.door.door import Door
 from web.guard import GUARD
+from web.listener import Listener
 from web.live.limits import LiveLimits
 from web.origins import bracketed
-from web.overload import Overload
 
 KEEPALIVE_SECONDS = 75.0
 # How long the rest of a body that nobody wants is read, so that the client sees the refusal instead of a reset.
@@ -36,7 +35,7 @@ class WebServer:
         self._supervisor = supervisor
         self._runner: web.AppRunner | None = None
         self._door: Door | None = None
-        self._overload: Overload | None = None
+        self._listener: Listener | None = None
 
     async def start(self) -> None:
         """Listen. ConfigError when the address may not be exposed so, OSError when it cannot be had."""
@@ -53,13 +52,13 @@ class WebServer:
             shutdown_timeout=CLOSING_SECONDS,
         )
         await self._runner.setup()
-        self._overload = Overload(asyncio.get_running_loop(), speaks_tls=self._settings.tls is not None)
         server = self._runner.server
         assert server is not None
         self._door = Door(self._supervisor, self.app[GUARD], server, KEEPALIVE_SECONDS)
         host, port = self._settings.host, self._settings.port
         try:
-            await DoorSite(self._runner, self._door, host, port, tls=self._tls(), backlog=BACKLOG).start()
+            self._listener = Listener(self._door, tls=self._tls())
+            await self._listener.start(host, port, BACKLOG)
         except BaseException:
             await self.stop()
             raise
@@ -70,6 +69,8 @@ class WebServer:
         Answers of engines have their own grace before this: `Supervisor.drain`.
         """
         runner, self._runner = self._runner, None
+        if self._listener is not None:
+            self._listener.close()
         if self._door is not None:
             self._door.close_idle()
         if runner is not None:
@@ -77,17 +78,13 @@ class WebServer:
                 await runner.cleanup()
         if self._door is not None:
             self._door.abort()
-        overload, self._overload = self._overload, None
-        if overload is not None:
-            overload.close()
 
     @property
     def port(self) -> int:
         """The port that is listened on. RuntimeError before `start`."""
-        addresses = self._runner.addresses if self._runner is not None else []
-        if not addresses:
+        if self._listener is None or not self._listener.sockets:
             raise RuntimeError("the server does not listen")
-        return int(addresses[0][1])
+        return int(self._listener.sockets[0].getsockname()[1])
 
     @property
     def url(self) -> str:

@@ -46,13 +46,13 @@ def serve(
 
 
 def _serve(config: Path | None, data_dir: Path | None, overrides: Mapping[str, object], *, open_browser: bool) -> int:
-    import asyncio
     import os
 
     from supervisor.cli.logs_setup import set_up_logging
     from supervisor.cli.serving import ServePlan, Server
     from supervisor.config import check_exposure, load_settings
     from supervisor.data_folder import default_data_folder
+    from supervisor.loop import run
 
     def load() -> LoadedSettings:
         return load_settings(config, environ=os.environ, overrides=overrides)
@@ -65,7 +65,7 @@ def _serve(config: Path | None, data_dir: Path | None, overrides: Mapping[str, o
     folder = data_dir.expanduser() if data_dir is not None else default_data_folder()
     plan = ServePlan(loaded, folder, load, _announcer(loaded), open_browser)
     try:
-        return asyncio.run(Server(plan).run())
+        return run(Server(plan).run())
     except OSError as error:
         explained = _cannot_listen(loaded.settings.server, error)
         if explained is None:

@@ -1,12 +1,9 @@
-"""The door itself: what its connections share, and the listening."""
+"""The door itself: what its connections share."""
 
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Callable
-
-from aiohttp import web
 
 from supervisor.config.gateway_settings import GatewaySettings
 from supervisor.config.server_settings import ServerSettings
@@ -96,20 +93,3 @@ class Door:
         """End whatever is left."""
         for connection in tuple(self.connections):
             connection.abort()
-
-
-class DoorSite(web.TCPSite):
-    """aiohttp's site with the door in front of its server."""
-
-    def __init__(
-        self, runner: web.AppRunner, door: Door, host: str, port: int, *, tls: ssl.SSLContext | None, backlog: int
-    ) -> None:
-        super().__init__(runner, host, port, ssl_context=tls, backlog=backlog)
-        self._door = door
-
-    async def start(self) -> None:
-        """Listen. OSError when the address cannot be had."""
-        await web.BaseSite.start(self)
-        self._server = await asyncio.get_running_loop().create_server(
-            self._door, self._host, self._port, ssl=self._ssl_context, backlog=self._backlog
-        )
