@@ -141,7 +141,8 @@ class Supervisor:
         route = self.router.route(call.document, caller)
         if route is not None:
             document = rerouted(call.document, route)
-            call = replace(call, document=document, body=json.dumps(document).encode())
+            body = json.dumps(document).encode()
+            call = replace(call, document=document, body=body, route_reason=route.header)
         return await self.gateway.ask(replace(call, batch_id=batch_id), caller, is_batch=True)
 
     def _budget_status(self, caller: Caller) -> BudgetStatus:

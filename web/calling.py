@@ -37,5 +37,6 @@ def call_of(
     route = request.app[SUPERVISOR].router.route(document, caller_of(request))
     if route is not None:
         document, body = rerouted(document, route), None
-    call = Call(path, json.dumps(document).encode() if body is None else body, document, headers)
-    return call, {} if route is None else {ROUTE_HEADER: route.header}
+    reason = None if route is None else route.header
+    call = Call(path, json.dumps(document).encode() if body is None else body, document, headers, route_reason=reason)
+    return call, {} if reason is None else {ROUTE_HEADER: reason}

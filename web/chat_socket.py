@@ -169,8 +169,8 @@ class _ChatSocket:
         asked |= {"stream": True, "stream_options": {"include_usage": True}}
         call, _ = call_of(self._request, CHAT, asked)
         reader = ChatStream()
-        async with self._supervisor.gateway.exchange(call, caller_of(self._request)) as exchange:
-            answer = await exchange.answer()
+        async with self._supervisor.gateway.exchange(call, caller_of(self._request)) as passage:
+            answer, exchange = await passage.answer(), passage.exchange
             _check_stream(answer.status, answer.is_stream, answer.body)
             data = answer.body
             while data:

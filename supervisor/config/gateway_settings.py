@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Self
 
-from supervisor.config.fields import Count, GraceSeconds, Seconds, StrictModel
+from pydantic import Field, model_validator
+
+from supervisor.config.fields import BrokenRule, Count, GraceSeconds, Seconds, StrictModel, Text, refuse
+from supervisor.config.suggestions import remedy_for
 
 
 class GatewaySettings(StrictModel):
@@ -19,3 +23,46 @@ class GatewaySettings(StrictModel):
         10.0, description="Time that a waiting stream keeps its status open, so that a refusal still has its true one."
     )
     comment_seconds: Seconds = Field(5.0, description="Interval of the comments that keep a waiting stream alive.")
+    fallbacks: dict[Text, tuple[Text, ...]] = Field(
+        default_factory=dict,
+        description="Models to take, in this order, when the named one cannot serve; an answer that has begun stays with its model.",
+    )
+
+    @model_validator(mode="after")
+    def _no_circles(self) -> Self:
+        loop = find_loop(self.fallbacks)
+        if loop is not None:
+            message = f"the fallbacks go round in a circle: {' → '.join(loop)}"
+            refuse([(("fallbacks", loop[0]), message, "take one of these names out of the other's list")])
+        return self
+
+
+def find_loop(chains: Mapping[str, Sequence[str]]) -> tuple[str, ...] | None:
+    """The first circle that following fallbacks leads into, its first name repeated at its end; None when there is none."""
+    done: set[str] = set()
+    for start in chains:
+        # Depth first, without recursion: a chain may be longer than Python's stack.
+        trail = {start: iter(chains[start])}
+        while trail:
+            name = next(reversed(trail))
+            following = next((each for each in trail[name] if each not in done), None)
+            if following is None:
+                del trail[name]
+                done.add(name)
+            elif following in trail:
+                names = list(trail)
+                return (*names[names.index(following) :], following)
+            else:
+                trail[following] = iter(chains.get(following, ()))
+    return None
+
+
+def fallback_rules(chains: Mapping[str, Sequence[str]], known: Iterable[str]) -> list[BrokenRule]:
+    """The names in fallbacks that mean nothing; `known` are the instances, their endpoints and aliases."""
+    names = dict.fromkeys(known)
+    return [
+        (("gateway", "fallbacks", name), f"`{word}` is no model's name", remedy_for(word, names))
+        for name, chain in chains.items()
+        for word in dict.fromkeys((name, *chain))
+        if word not in names
+    ]

@@ -29,10 +29,11 @@ from supervisor.config.fields import (
     Text,
     refuse,
 )
-from supervisor.config.gateway_settings import GatewaySettings
+from supervisor.config.gateway_settings import GatewaySettings, fallback_rules
 from supervisor.config.placement_settings import (
     GroupSettings,
     MemorySettings,
+    endpoint_of,
     group_rules,
     name_rules,
     placement_rules,
@@ -189,7 +190,15 @@ class Settings(StrictModel):
 
     @model_validator(mode="after")
     def _rules(self) -> Self:
-        refuse([*_clashing_addresses(self), *_clashing_figures(self), *group_rules(self), *name_rules(self)])
+        refuse(
+            [
+                *_clashing_addresses(self),
+                *_clashing_figures(self),
+                *group_rules(self),
+                *name_rules(self),
+                *_fallbacks(self),
+            ]
+        )
         return self
 
 
@@ -269,3 +278,12 @@ def _clashing_figures(settings: Settings) -> list[BrokenRule]:
         for name, instance in settings.instances.items()
         for key, message, remedy in inconsistencies(instance.resolved_supervision(settings.defaults))
     ]
+
+
+def _fallbacks(settings: Settings) -> list[BrokenRule]:
+    known = [
+        word
+        for name, instance in settings.instances.items()
+        for word in (name, endpoint_of(name, instance), *instance.aliases)
+    ]
+    return fallback_rules(settings.gateway.fallbacks, known)

@@ -26,13 +26,17 @@ ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request: `path` is the engine's route, `body` the bytes that the client sent, `document` the same as JSON, `headers` for the engine."""
+    """One request: `path` is the engine's route, `body` the bytes that the client sent, `document` the same as JSON, `headers` for the engine.
+
+    `route_reason` is why the router sent it where it goes, if it was asked.
+    """
 
     path: str
     body: bytes
     document: Mapping[str, Any]
     headers: Mapping[str, str]
     batch_id: str | None = None
+    route_reason: str | None = None
 
     @property
     def model(self) -> str | None:

@@ -28,8 +28,8 @@ async def ask_within(gateway: Gateway, call: Call, caller: Caller, seconds: floa
     async with AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(seconds):
-                exchange = await stack.enter_async_context(gateway.exchange(call, caller))
-                return await exchange.answer()
+                passage = await stack.enter_async_context(gateway.exchange(call, caller))
+                return await passage.answer()
         except TimeoutError:
             # Raised inside the exchange, so that it is not taken for a client that left.
             raise AnswerDeadlineError(

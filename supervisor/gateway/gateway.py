@@ -18,6 +18,7 @@ from supervisor.gateway.admission.loads import Loads
 from supervisor.gateway.admission.places import Places
 from supervisor.gateway.calls import Call
 from supervisor.gateway.exchange import Answer, Exchange
+from supervisor.gateway.fallbacks import fallback_order
 from supervisor.gateway.passage import Passage
 from supervisor.gateway.resolve import (
     Candidate,
@@ -58,6 +59,7 @@ class Gateway:
         self.admission = Admission(settings.gateway, clock, loads)
         self.traffic = TrafficStats(clock, self.admission.waiting_for)
         self._exchanges: set[Exchange] = set()
+        self._fallbacks = settings.gateway.fallbacks
         self._is_closed = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -70,6 +72,7 @@ class Gateway:
     def retune(self, settings: Settings) -> None:
         """Take new settings, for requests from now on."""
         self.admission.retune(settings.gateway)
+        self._fallbacks = settings.gateway.fallbacks
         self._watchman.limit_seconds = settings.server.upstream_idle_seconds
         self._served = {name: ids for name, ids in self._served.items() if name in settings.instances}
 
@@ -102,9 +105,9 @@ class Gateway:
 
     async def ask(self, call: Call, caller: Caller = ANYONE, *, is_batch: bool = False) -> Answer:
         """The whole answer to a call that asks for no stream, for surfaces that make something else of it; errors as `Exchange.answer`."""
-        async with self.exchange(call, caller, is_batch=is_batch) as exchange:
-            answer = await exchange.answer()
-        settlement = exchange.booking.settlement
+        async with self.exchange(call, caller, is_batch=is_batch) as passage:
+            answer = await passage.answer()
+        settlement = passage.booking.settlement
         return answer if settlement is None else replace(answer, cost_micros=settlement.cost_micros)
 
     def cost_of(self, usage: TokenUsage, model: str | None) -> int | None:
@@ -170,12 +173,17 @@ class Gateway:
 
     # For passages
 
-    def places_for(self, call: Call) -> list[Places]:
-        """The places at which a call can be served."""
+    def fallbacks_of(self, call: Call, instance: str) -> tuple[str, ...]:
+        """What may stand in for what a call names (for `instance`, if it names nothing)."""
+        chains = self._fallbacks
+        return fallback_order(call.model or instance, chains) if chains else ()
+
+    def places_for(self, call: Call, model: str | None) -> list[Places]:
+        """The places at which a call can be served by `model` (None: by the default one)."""
         if self._is_closed:
             raise NotAvailableError("The server is shutting down.", code="shutting_down")
         places = []
-        for instance in self.resolve(call.model):
+        for instance in self.resolve(model):
             settings = self._fleet.settings_of(instance.name)
             check_speaks_openai(instance.name, settings)
             places.append(self.admission.places_of(instance, settings))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from supervisor.errors import LlamavisorError
 from supervisor.gateway.accounting.bookkeeper import Booking
@@ -12,7 +12,8 @@ from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.admission.admission import Place, Waiting
 from supervisor.gateway.admission.places import Places
 from supervisor.gateway.calls import Call
-from supervisor.gateway.exchange import Exchange
+from supervisor.gateway.exchange import Answer, Exchange
+from supervisor.gateway.fallbacks import CANNOT_SERVE, FIRST_FAILURE
 from supervisor.gateway.traffic import Outcome, outcome_of
 from supervisor.storage.records import TokenSource, TokenUsage
 
@@ -23,9 +24,15 @@ MILLISECONDS = 1_000
 
 
 class Passage:
-    """An exchange for the length of an `async with`; whatever ends it, one usage record tells how. `booking` is there from the beginning of it."""
+    """A request for the length of an `async with`; whatever ends it, one usage record tells how. `booking` is there from the beginning of it.
 
-    __slots__ = ("_call", "_caller", "_exchange", "_gateway", "_is_batch", "_on_wait", "_place", "booking")
+    As long as nothing of an answer has come, a model that cannot serve may be stood in for by its fallbacks: `exchange` is the present one.
+    """
+
+    __slots__ = (
+        "_call", "_caller", "_fallbacks", "_first_error", "_gateway", "_is_batch", "_is_open", "_on_wait", "_place", "_started_at", "booking",
+        "exchange",
+    )  # fmt: skip
 
     def __init__(
         self, gateway: Gateway, call: Call, caller: Caller, on_wait: Callable[[Waiting], None] | None, is_batch: bool
@@ -35,32 +42,82 @@ class Passage:
         self._caller = caller
         self._on_wait = on_wait
         self._is_batch = is_batch
-        self.booking: Booking
+        self._is_open = False
+        self._fallbacks: Iterator[str]
+        self._first_error: LlamavisorError | None = None
+        self._started_at: float
         self._place: Place
-        self._exchange: Exchange
+        self.booking: Booking
+        self.exchange: Exchange
 
-    async def __aenter__(self) -> Exchange:
+    async def __aenter__(self) -> Self:
         gateway = self._gateway
-        started_at = gateway.began()
+        self._started_at = gateway.began()
         try:
-            places = gateway.places_for(self._call)
+            places = gateway.places_for(self._call, self._call.model)
             self.booking = gateway.book(self._call, self._caller, places[0].instance.name)
-            await self._enter(places, started_at)
+            self._fallbacks = iter(gateway.fallbacks_of(self._call, places[0].instance.name))
+            try:
+                await self._enter(places)
+            except BaseException as error:
+                self._settle_unserved(error)
+                raise
         except BaseException:
             gateway.ended()
             raise
-        return self._exchange
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            self._gateway.close_exchange(self._exchange, self._place, error)
-            self._settle(error)
+            if self._is_open:
+                self._close(error)
+                self._settle(error)
+            else:
+                self._settle_unserved(error or RuntimeError("no answer was asked for"))
         finally:
             self._gateway.ended()
 
-    async def _enter(self, places: Sequence[Places], started_at: float) -> None:
+    async def answer(self) -> Answer:
+        """The whole answer, or of a stream the first whole event, of whichever model serves. Errors as `Exchange.answer`, of the first to fail."""
+        while True:
+            try:
+                answer = await self.exchange.answer()
+            except CANNOT_SERVE as error:
+                if not await self._stand_in(error, error.code):
+                    raise self._first_error or error from None
+                continue
+            if answer.status < FIRST_FAILURE or not await self._stand_in(None, "engine_error"):
+                return answer
+
+    async def _stand_in(self, error: LlamavisorError | None, code: str) -> bool:
+        """Go on with the next model that takes the request; False when there is none, and all is as it was."""
+        name = next(self._fallbacks, None)
+        if name is None:
+            return False
+        self._close(error)
+        self._first_error = self._first_error or error
+        self._note(name, code)
+        await self._enter(self._gateway.places_for(self._call, name))
+        return True
+
+    async def _enter(self, places: Sequence[Places]) -> None:
+        """A place, and the exchange there: at one of `places`, or at those of the next fallback that takes the request."""
+        while True:
+            try:
+                await self._begin(places)
+            except CANNOT_SERVE as error:
+                self._first_error = self._first_error or error
+                name = next(self._fallbacks, None)
+                if name is None:
+                    raise self._first_error from None
+                self._note(name, error.code)
+                places = self._gateway.places_for(self._call, name)
+            else:
+                return
+
+    async def _begin(self, places: Sequence[Places]) -> None:
         gateway = self._gateway
         try:
             place = gateway.admission.try_place(places)
@@ -69,16 +126,23 @@ class Passage:
                     places, self._caller, is_batch=self._is_batch, on_wait=self._on_wait
                 )
             self._place = place
-            self._exchange = gateway.open(self._call, place, started_at)
-            self._exchange.booking = self.booking
+            self.exchange = gateway.open(self._call, place, self._started_at)
         except BaseException as error:
-            gateway.traffic.begin(places[0].instance.name, started_at).end(error)
-            self.booking.settle(outcome_of(error).value, error_code=_code(error))
+            gateway.traffic.begin(places[0].instance.name, self._started_at).end(error)
             raise
+        self.exchange.booking = self.booking
+        self._is_open = True
+
+    def _note(self, name: str, code: str) -> None:
+        self.booking.fallback = f"{name}; {code}"
+
+    def _close(self, error: BaseException | None) -> None:
+        self._is_open = False
+        self._gateway.close_exchange(self.exchange, self._place, error)
 
     def _usage(self) -> TokenUsage:
         """What the engine told; of an answer that was cut before it could, what was counted, with the prompt as it was estimated."""
-        usage = self._exchange.usage
+        usage = self.exchange.usage
         if usage.source is not TokenSource.COUNTED:
             return usage
         request = self.booking.request
@@ -86,8 +150,11 @@ class Passage:
         estimate = estimator.estimate(request.project, request.endpoint, request.surface, len(self._call.body), None)
         return usage._replace(prompt_tokens=estimate.prompt_tokens)
 
+    def _settle_unserved(self, error: BaseException) -> None:
+        self.booking.settle(outcome_of(error).value, error_code=_code(error), route_reason=self._route_reason())
+
     def _settle(self, error: BaseException | None) -> None:
-        exchange, place = self._exchange, self._place
+        exchange, place = self.exchange, self._place
         outcome = exchange.record.outcome or Outcome.OK
         self.booking.settle(
             outcome.value,
@@ -95,9 +162,14 @@ class Passage:
             error_code=_code(error) or exchange.error_code,
             model=exchange.model,
             instance=place.instance.name,
+            route_reason=self._route_reason(),
             queued_ms=round(place.queued_seconds * MILLISECONDS, 3),
             first_byte_ms=None if exchange.first_byte_ms is None else round(exchange.first_byte_ms, 3),
         )
+
+    def _route_reason(self) -> str | None:
+        fallback = self.booking.fallback
+        return self._call.route_reason if fallback is None else f"fallback: {fallback}"
 
 
 def _code(error: BaseException | None) -> str | None:

@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING, cast
 
 from supervisor.errors import LlamavisorError, RequestTimeoutError
+from supervisor.gateway.accounting.bookkeeper import Booking
 from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.admission.admission import Waiting
 from supervisor.gateway.calls import Call
@@ -208,17 +209,17 @@ class DoorConnection(asyncio.Protocol):
         if call.wants_stream:
             await self._answer_stream(call, caller, head, given)
             return
-        async with door.gateway.exchange(call, caller) as exchange:
-            answer = await exchange.answer()
+        async with door.gateway.exchange(call, caller) as passage:
+            answer = await passage.answer()
             if answer.is_stream:
-                await self._stream(exchange, answer, head, given)
+                await self._stream(passage.exchange, answer, head, given)
                 return
-        self._write_whole(answer, exchange, head, given)
+        self._write_whole(answer, passage.booking, head, given)
 
-    def _write_whole(self, answer: Answer, exchange: Exchange, head: PlainHead, given: str) -> None:
+    def _write_whole(self, answer: Answer, booking: Booking, head: PlainHead, given: str) -> None:
         headers = {
             **answer.headers,
-            **booking_headers(exchange.booking),
+            **booking_headers(booking),
             wire.PROCESSING_MS: str(round(answer.milliseconds)),
         }
         self._transport.write(wire.whole(answer.status, headers, answer.body, given, closes=not head.keeps_alive))
@@ -237,13 +238,13 @@ class DoorConnection(asyncio.Protocol):
                 self._write_chunk(waiting_comment(waiting))
 
         try:
-            async with self._door.gateway.exchange(call, caller, on_wait=tell) as exchange:
-                answer = await exchange.answer()
+            async with self._door.gateway.exchange(call, caller, on_wait=tell) as passage:
+                answer = await passage.answer()
                 if answer.is_stream:
-                    await self._stream(exchange, answer, head, given, has_begun=has_begun)
+                    await self._stream(passage.exchange, answer, head, given, has_begun=has_begun)
                     return
             if not has_begun:
-                self._write_whole(answer, exchange, head, given)
+                self._write_whole(answer, passage.booking, head, given)
                 return
             self._write_chunk(b"data: " + answer.body + b"\n\n")
         except LlamavisorError as error:

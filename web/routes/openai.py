@@ -140,9 +140,9 @@ async def _answered(request: web.Request, path: str, body: bytes, keeping: Keepi
     call, told = call_of(request, path, document, body)
     if call.wants_stream:
         return await _Stream(request, told, keeping).answer(call)
-    async with request.app[SUPERVISOR].gateway.exchange(call, caller_of(request)) as exchange:
-        answer = await exchange.answer()
-    return _kept(_whole(answer, {**told, **booking_headers(exchange.booking)}), keeping)
+    async with request.app[SUPERVISOR].gateway.exchange(call, caller_of(request)) as passage:
+        answer = await passage.answer()
+    return _kept(_whole(answer, {**told, **booking_headers(passage.booking)}), keeping)
 
 
 def _whole(answer: Answer, told: Mapping[str, str]) -> web.Response:
@@ -175,13 +175,11 @@ class _Stream:
         """Send the answer, whole; or as far as it came, an event that says why it ends, and an end that cannot be taken for a good one."""
         telling = asyncio.create_task(self._tell(), name="waiting")
         try:
-            async with self._supervisor.gateway.exchange(
-                call, caller_of(self._request), on_wait=self._wait
-            ) as exchange:
+            async with self._supervisor.gateway.exchange(call, caller_of(self._request), on_wait=self._wait) as passage:
+                answer = await passage.answer()
                 await _ended(telling)
-                answer = await exchange.answer()
                 if answer.is_stream:
-                    return await self._carry(exchange, answer)
+                    return await self._carry(passage.exchange, answer)
         except LlamavisorError as error:
             await _ended(telling)
             if self._response is None:
@@ -190,7 +188,7 @@ class _Stream:
         finally:
             telling.cancel()
         if self._response is None:
-            return _kept(_whole(answer, {**self._told_headers, **booking_headers(exchange.booking)}), self._keeping)
+            return _kept(_whole(answer, {**self._told_headers, **booking_headers(passage.booking)}), self._keeping)
         return await self._end_badly(self._response, event_of(self._request.path, json.loads(answer.body)))
 
     def _wait(self, waiting: Waiting) -> None:

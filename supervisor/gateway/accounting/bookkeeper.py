@@ -63,9 +63,21 @@ class Facts(TypedDict, total=False):
 
 
 class Booking:
-    """A request that was let in. It is settled exactly once: the first word counts."""
+    """A request that was let in. It is settled exactly once: the first word counts.
 
-    __slots__ = ("_admission", "_body_length", "_books", "_reservation", "_started_at", "request", "settlement")
+    `fallback`: the model that stands in for the one that was asked for, and why (`NAME; CODE`).
+    """
+
+    __slots__ = (
+        "_admission",
+        "_body_length",
+        "_books",
+        "_reservation",
+        "_started_at",
+        "fallback",
+        "request",
+        "settlement",
+    )
 
     def __init__(
         self,
@@ -78,6 +90,7 @@ class Booking:
     ) -> None:
         self.request = request
         self.settlement: Settlement | None = None
+        self.fallback: str | None = None
         self._books = books
         self._admission = admission
         self._reservation = reservation
