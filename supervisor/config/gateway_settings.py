@@ -14,7 +14,10 @@ from supervisor.config.suggestions import remedy_for
 class GatewaySettings(StrictModel):
     """The way of a request to its engine."""
 
-    queue_limit: Count = Field(256, description="Requests that may wait; one key has at most half of the places.")
+    queue_limit: Count = Field(
+        256,
+        description="Requests that may wait for one model; of a full line the newest of whoever holds the most leaves for others.",
+    )
     queue_seconds: GraceSeconds = Field(
         120.0, description="Longest wait for a place or for a model that is being loaded; 0 refuses instead of waiting."
     )

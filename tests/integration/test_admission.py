@@ -13,10 +13,14 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
+from pydantic import AnyHttpUrl
 
+from supervisor.config.engine_settings import LlamaServerEngine
+from supervisor.config.settings import InstanceSettings
 from supervisor.errors import LlamavisorError, NotAvailableError
 from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.admission.admission import QueueDeadlineError, QueueFullError, Waiting
+from supervisor.gateway.admission.places import UNKNOWN_LIMIT
 from supervisor.gateway.calls import CHAT, Call
 from supervisor.gateway.gateway import Gateway
 from supervisor.process.states import State
@@ -136,21 +140,44 @@ async def test_one_that_waits_is_told_its_position_and_when_it_changes(door: Doo
     await second
 
 
-async def test_the_line_is_bounded_and_one_key_has_half_of_it(door: Door) -> None:
+async def test_the_line_is_bounded_and_the_greedy_leave_it_for_others(door: Door) -> None:
     gateway = await open_with(door, SLOW, queue_limit=4)
     holder = await taken(gateway)
-    tasks = [asyncio.create_task(gateway.ask(call(), Caller("greedy"))) for _ in range(2)]
-    await waiting(gateway, 2)
+    greedy = [asyncio.create_task(gateway.ask(call(), Caller("greedy"))) for _ in range(4)]
+    await waiting(gateway, 4)
     with pytest.raises(QueueFullError) as refusal:
         await gateway.ask(call(), Caller("greedy"))
-    assert "of this key" in str(refusal.value)
     assert refusal.value.retry_after_seconds is not None
-    tasks += [asyncio.create_task(gateway.ask(call(), Caller(f"other {number}"))) for number in range(2)]
-    await waiting(gateway, 4)
+    other = asyncio.create_task(gateway.ask(call(), Caller("other")))
     with pytest.raises(QueueFullError):
-        await gateway.ask(call(), Caller("late"))
+        await asyncio.wait_for(greedy.pop(), GENEROUS_SECONDS)
+    await waiting(gateway, 4)
     await let_go(holder)
-    assert [answer.status for answer in await asyncio.gather(*tasks)] == [200] * 4
+    assert [answer.status for answer in await asyncio.gather(*greedy, other)] == [200] * 4
+
+
+async def test_a_replica_that_cannot_be_loaded_leaves_its_clients_to_the_other(door: Door) -> None:
+    broken = {"engine": {"kind": "llama-server", "binary": "/nowhere/llama-server"}, "model": str(door.house.model)}
+    idle = {"autostart": False, "endpoint": "both"}
+    instances = {
+        "broken": {**broken, **idle},
+        "sound": {**misbehaving(door.house.model, knobs=SLOW), **idle},
+    }
+    await door.open(instances, ready=False, gateway={"queue_seconds": GENEROUS_SECONDS})
+    answer = await door.house.supervisor.gateway.ask(call(model="both"))
+    assert answer.status == 200
+    assert door.house["broken"].state is State.ERROR
+    assert door.outcomes("sound") == {"ok": 1}
+
+
+async def test_an_adopted_engine_is_asked_for_its_slots(door: Door) -> None:
+    await door.open({"one": misbehaving(door.house.model, knobs=SLOW)}, gateway={"queue_seconds": GENEROUS_SECONDS})
+    admission, one = door.house.supervisor.gateway.admission, door.house["one"]
+    settings = InstanceSettings(url=AnyHttpUrl("http://127.0.0.1:1"), engine=LlamaServerEngine(kind="llama-server"))
+    places = admission.places_of(one, settings)
+    assert places.limit == UNKNOWN_LIMIT
+    await until(lambda: places.limit == 4, "its two slots to be known")
+    assert admission.places_of(one, settings) is places
 
 
 async def test_waiting_has_a_deadline(door: Door) -> None:

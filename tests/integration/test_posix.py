@@ -342,12 +342,16 @@ asyncio.run(main())
         reaper = OrphanReaper(clock)
         reaper.start()
         first, second = a_child_that_ends(), a_child_that_ends()
-        await until(lambda: len(orphans(alive=False)) == 2, "their ends")
+
+        def ended() -> set[int]:
+            return {orphan.pid for orphan in orphans(alive=False)} & {first, second}
+
+        await until(lambda: ended() == {first, second}, "their ends")
         clock.advance(5.0)
         assert exit_code(first) == 7
-        assert [orphan.pid for orphan in orphans(alive=False)] == [second]
+        assert ended() == {second}
         clock.advance(5.0)
-        assert orphans(alive=False) == []
+        assert ended() == set()
         reaper.close()
         reaper.close()
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from socket import SO_RCVBUF, SOL_SOCKET
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -197,14 +197,14 @@ async def test_a_client_that_does_not_read_is_cut_off(door: Door) -> None:
     await door.open({"one": misbehaving(door.house.model, knobs=knobs)}, limits=LiveLimits(unread_seconds=0.2))
     async with connect(door) as socket:
         transport = socket._conn.transport if socket._conn is not None else None
-        assert isinstance(transport, asyncio.ReadTransport)
+        assert transport is not None
         transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_RCVBUF, 4_096)
-        transport.pause_reading()
+        cast(asyncio.ReadTransport, transport).pause_reading()
         await socket.send_json(LONG)
         await until(lambda: door.outcomes("one") == {"client_gone": 1}, "the chat to be cut off")
         await until(lambda: door.house["one"].requests_active == 0, "the engine to be left")
         # To it, too, the connection is gone; it only does not look.
-        transport.resume_reading()
+        cast(asyncio.ReadTransport, transport).resume_reading()
 
 
 async def test_the_end_of_the_server_ends_the_connection(door: Door) -> None:

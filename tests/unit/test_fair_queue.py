@@ -70,6 +70,51 @@ def test_nobody_waits_in_an_empty_line() -> None:
     assert not queue.remove(Ticket("a", "k"))
 
 
+@pytest.mark.parametrize(
+    ("waiting", "comes", "yields"),
+    [
+        (["a x 1", "a x 2", "a x 3"], ("b", "x"), "a x 3"),
+        (["a x 1", "a x 2"], ("b", "x"), "a x 2"),
+        (["a x 1"], ("b", "x"), None),
+        (["a x 1", "b x 1"], ("c", "x"), None),
+        (["a x 1", "a x 2", "b x 1"], ("b", "x"), None),
+        (["a x 1", "a x 2", "a x 3"], ("a", "x"), None),
+        (["a x 1", "a x 2", "a y 1"], ("a", "z"), "a x 2"),
+        (["a x 1", "a y 1", "a y 2", "a y 3"], ("b", "x"), "a y 3"),
+        ([], ("a", "x"), None),
+    ],
+)
+def test_of_a_full_line_the_newest_of_the_greediest_leaves(
+    waiting: list[str], comes: tuple[str, str], yields: str | None
+) -> None:
+    found = line_of(*waiting).who_yields(*comes, is_batch=False)
+    assert (None if found is None else found.owner) == yields
+
+
+def test_batch_work_leaves_a_full_line_first_and_for_no_batch_work_of_its_own_kind() -> None:
+    queue = line_of("a x 1", "a x 2")
+    queue.add(Ticket("b", "k", is_batch=True, owner="batch"))
+    leaver = queue.who_yields("a", "x", is_batch=False)
+    assert leaver is not None
+    assert leaver.owner == "batch"
+    assert queue.who_yields("c", "k", is_batch=True) is None
+
+
+@given(st.lists(tickets, max_size=30), tickets)
+def test_nobody_gains_room_by_turns(waiting: list[Ticket], comes: Ticket) -> None:
+    """Who got room by sending another away cannot be sent away by that one at once."""
+    queue = FairQueue()
+    for ticket in waiting:
+        queue.add(ticket)
+    leaver = queue.who_yields(comes.project, comes.key, is_batch=comes.is_batch)
+    if leaver is None or leaver.is_batch is not comes.is_batch:
+        return
+    queue.remove(leaver)
+    queue.add(comes)
+    back = queue.who_yields(leaver.project, leaver.key, is_batch=leaver.is_batch)
+    assert back is None or (back.project, back.key) != (comes.project, comes.key)
+
+
 @given(st.lists(tickets.filter(lambda ticket: not ticket.is_batch), max_size=40))
 def test_the_position_is_the_turn_if_nobody_else_comes(waiting: list[Ticket]) -> None:
     queue = FairQueue()

@@ -12,7 +12,7 @@ from supervisor.config.settings import InstanceSettings
 from supervisor.errors import LlamavisorError, NotAvailableError
 from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.admission.loads import Loads
-from supervisor.gateway.admission.places import Places, choose, in_flight_limit
+from supervisor.gateway.admission.places import Places, ask_slots, choose, configured_slots, in_flight_limit
 from supervisor.gateway.admission.queue import FairQueue, Ticket
 from supervisor.gateway.resolve import check_ready
 from supervisor.process.instance import Instance
@@ -67,6 +67,9 @@ class _Line:
         self.queue = FairQueue()
         self.service_seconds = FIRST_SERVICE_SECONDS
         self.withdraw: Callable[[], None] | None = None
+        # Those that will not be ready, as far as is known.
+        self.hopeless: set[Places] = set()
+        self.served = 0
 
 
 class Admission:
@@ -79,6 +82,8 @@ class Admission:
         self._places: dict[str, Places] = {}
         self._lines: dict[tuple[str, ...], _Line] = {}
         self._waiting = 0
+        self._turns = 0
+        self._asking: set[asyncio.Task[None]] = set()
 
     @property
     def waiting(self) -> int:
@@ -92,15 +97,17 @@ class Admission:
     def retune(self, settings: GatewaySettings) -> None:
         """Take new settings; those who wait keep their place."""
         self._settings = settings
+        for places in self._places.values():
+            places.settings = None
 
     def places_of(self, instance: Instance, settings: InstanceSettings) -> Places:
         """The places of an instance, which is new, or was replaced by another of its name, or has new settings."""
         places = self._places.get(instance.name)
-        limit = in_flight_limit(settings, self._settings.in_flight_per_slot)
         if places is None or places.instance is not instance:
-            places = self._places[instance.name] = Places(instance, limit)
+            places = self._places[instance.name] = Places(instance, 0)
             instance.on_change(lambda state: self._moved(instance, state))
-        places.limit = limit
+        if places.settings is not settings:
+            self._measure(places, settings)
         return places
 
     def try_place(self, candidates: Sequence[Places]) -> Place | None:
@@ -128,7 +135,7 @@ class Admission:
         """
         line = self._line_of(candidates)
         try:
-            self._check_room(line, caller)
+            self._make_room(line, caller, is_batch=is_batch)
         except LlamavisorError:
             self._forget_empty(line)
             raise
@@ -160,7 +167,9 @@ class Admission:
             self._serve(self._serving(places))
 
     def refuse_all(self, error: LlamavisorError) -> None:
-        """Send everybody away."""
+        """Send everybody away, and ask for nothing more."""
+        for task in tuple(self._asking):
+            task.cancel()
         for line in tuple(self._lines.values()):
             self._fail(line, error)
 
@@ -215,20 +224,42 @@ class Admission:
             remedy="Try again later, or raise `gateway.queue_seconds`.",
         )
 
-    def _check_room(self, line: _Line, caller: Caller) -> None:
+    def _make_room(self, line: _Line, caller: Caller, *, is_batch: bool) -> None:
         if not self._settings.queue_seconds:
             raise self._refusal(line)
-        limit = self._settings.queue_limit
-        share = max(1, limit // 2)
-        mine = line.queue.count_of(caller.project, caller.key_id)
-        if self._waiting < limit and mine < share:
+        if len(line.queue) < self._settings.queue_limit:
             return
-        whose = f"{mine} requests of this key wait" if mine >= share else f"{self._waiting} requests wait"
-        raise QueueFullError(
-            f"The waiting line is full: {whose}.",
+        ticket = line.queue.who_yields(caller.project, caller.key_id, is_batch=is_batch)
+        if ticket is None:
+            raise self._full(line, "and as many of them are yours as of anybody")
+        line.queue.remove(ticket)
+        if not ticket.owner.done():
+            ticket.owner.set_exception(self._full(line, "and this one left for somebody who has fewer of them"))
+
+    def _full(self, line: _Line, why: str) -> QueueFullError:
+        waiting, limit = len(line.queue), self._settings.queue_limit
+        return QueueFullError(
+            f"The waiting line is full: {limit} requests wait, {why}.",
             retry_after_seconds=max(1.0, line.service_seconds),
-            details={"waiting": self._waiting, "limit": limit},
+            details={"waiting": waiting, "limit": limit},
         )
+
+    # Places
+
+    def _measure(self, places: Places, settings: InstanceSettings) -> None:
+        """See how many requests it takes at once; where only the engine knows, ask it as soon as it is ready."""
+        places.settings = settings
+        places.limit = in_flight_limit(settings, self._settings.in_flight_per_slot, places.told_slots)
+        is_known = settings.max_in_flight is not None or configured_slots(settings) or places.told_slots
+        if not is_known and places.instance.accepts_requests:
+            task = asyncio.create_task(self._ask(places), name=f"{places.instance.name}:slots")
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+
+    async def _ask(self, places: Places) -> None:
+        places.told_slots = await ask_slots(places.instance)
+        if places.told_slots is not None and places.settings is not None:
+            self._measure(places, places.settings)
 
     # Serving
 
@@ -241,7 +272,8 @@ class Admission:
 
     def _serving(self, places: Places) -> list[_Line]:
         """The lines that it can serve; the one that was served last comes last."""
-        return [line for line in self._lines.values() if places in line.candidates]
+        lines = [line for line in self._lines.values() if places in line.candidates]
+        return lines if len(lines) < 2 else sorted(lines, key=lambda line: line.served)
 
     def _serve(self, lines: Iterable[_Line]) -> None:
         """Give out what is free."""
@@ -253,6 +285,8 @@ class Admission:
                     break
                 ticket = line.queue.pop()
                 if not ticket.owner.done():
+                    self._turns += 1
+                    line.served = self._turns
                     places.taken += 1
                     ticket.owner.set_result(Place(places, now))
 
@@ -261,8 +295,12 @@ class Admission:
         places = self._places.get(instance.name)
         if places is None or places.instance is not instance:
             return
+        for line in self._serving(places):
+            line.hopeless.discard(places)
         if instance.accepts_requests:
             places.failures, places.ejected_until = 0, float("-inf")
+            # Perhaps another process, with other slots.
+            places.settings, places.told_slots = None, None
             self._serve(self._serving(places))
         else:
             for line in self._serving(places):
@@ -271,12 +309,18 @@ class Admission:
     def _ask_for_load(self, line: _Line) -> None:
         """Somebody waits, and nothing takes requests: have something made ready, or learn why it will not be."""
         if line.withdraw is None and len(line.queue) and not _is_any_ready(line):
-            best = min((places.instance for places in line.candidates), key=_nearness)
-            line.withdraw = self._loads.want(best.name, lambda error: self._give_up(line, error))
+            hopes = [places for places in line.candidates if places not in line.hopeless]
+            best = min(hopes, key=_distance)
+            line.withdraw = self._loads.want(best.instance.name, lambda error: self._give_up(line, best, error))
 
-    def _give_up(self, line: _Line, error: LlamavisorError) -> None:
+    def _give_up(self, line: _Line, places: Places, error: LlamavisorError) -> None:
+        """It will not be ready; perhaps another replica will."""
         line.withdraw = None
-        self._fail(line, error)
+        line.hopeless.add(places)
+        if line.hopeless.issuperset(line.candidates):
+            self._fail(line, error)
+        else:
+            self._ask_for_load(line)
 
     def _refusal(self, line: _Line) -> LlamavisorError:
         best = min((places.instance for places in line.candidates), key=_nearness)
@@ -307,3 +351,7 @@ _ORDER = (State.READY, State.STARTING, State.CRASHED, State.STOPPING, State.INIT
 
 def _nearness(instance: Instance) -> int:
     return _ORDER.index(instance.state)
+
+
+def _distance(places: Places) -> int:
+    return _nearness(places.instance)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from supervisor.config.engine_settings import EmbeddedEngine, LlamaServerEngine
 from supervisor.config.settings import InstanceSettings
 from supervisor.process.instance import Instance
+from supervisor.process.probe import Prober
 
 # What llama.cpp's server makes of itself when nobody says how many.
 LLAMA_DEFAULT_SLOTS = 4
@@ -16,27 +17,52 @@ UNKNOWN_LIMIT = 256
 FAILURES_BEFORE_EJECTION = 3
 EJECTION_SECONDS = 5.0
 EJECTION_LIMIT_SECONDS = 60.0
+ASK_SECONDS = 5.0
 
 
-def in_flight_limit(settings: InstanceSettings, per_slot: int) -> int:
-    """Requests that are passed to the engine at once: `max_in_flight`, else `per_slot` times its slots.
+def in_flight_limit(settings: InstanceSettings, per_slot: int, told_slots: int | None = None) -> int:
+    """Requests that are passed to the engine at once: `max_in_flight`, else `per_slot` times its slots (`told_slots`: those that it told of itself).
 
     Twice the slots keeps every slot busy while an answer is on its way; more makes llama.cpp wake every waiting connection at every token, which
     halves its throughput (measured).
     """
     if settings.max_in_flight is not None:
         return settings.max_in_flight
-    if isinstance(settings.engine, EmbeddedEngine | LlamaServerEngine):
-        return per_slot * (settings.engine.parallel or LLAMA_DEFAULT_SLOTS)
-    return UNKNOWN_LIMIT
+    slots = configured_slots(settings) or told_slots
+    return UNKNOWN_LIMIT if slots is None else per_slot * slots
 
 
-@dataclass(slots=True)
+def configured_slots(settings: InstanceSettings) -> int | None:
+    """The slots that the settings tell; None: only the engine knows. An adopted server was not started with our settings."""
+    if settings.url is None and isinstance(settings.engine, EmbeddedEngine | LlamaServerEngine):
+        return settings.engine.parallel or LLAMA_DEFAULT_SLOTS
+    return None
+
+
+async def ask_slots(instance: Instance) -> int | None:
+    """The slots that a ready engine tells of; None when it does not, or cannot be asked."""
+    spec = instance.watch.spec if instance.watch is not None else None
+    if spec is None or spec.probe.slots_path is None:
+        return None
+    prober = Prober(spec.address, spec.probe)
+    try:
+        slots = await prober.get_json(spec.probe.slots_path, ASK_SECONDS)
+    finally:
+        await prober.close()
+    return len(slots) if isinstance(slots, list) and slots else None
+
+
+@dataclass(eq=False, slots=True)
 class Places:
-    """The places of one instance. `failures` in a row; until `ejected_until` (monotonic seconds) it is passed over where another can serve."""
+    """The places of one instance. `limit` follows from `settings` and `told_slots`.
+
+    `failures` in a row; until `ejected_until` (monotonic seconds) it is passed over where another can serve.
+    """
 
     instance: Instance
     limit: int
+    settings: InstanceSettings | None = None
+    told_slots: int | None = None
     taken: int = 0
     failures: int = 0
     ejected_until: float = float("-inf")

@@ -3,6 +3,9 @@
 Projects take turns; within a project its keys take turns; within a key the first that came is the first served. So a ticket that is the k-th of its
 key is served after at most k × (keys of its project that wait) × (projects that wait) others, however much traffic anybody sends. Batch work waits in
 a line of its own, which gets a turn when nobody else waits, and every BATCH_TURN-th turn when somebody does: it yields, but it does not starve.
+
+Whoever keeps the line bounded asks `who_yields`: of a full line the newest ticket of the one that holds the most leaves for somebody who holds less.
+So who asks for a lot fills the line only as long as nobody else wants it.
 """
 
 from __future__ import annotations
@@ -25,11 +28,14 @@ class Ticket:
     owner: Any = None
 
 
+_Keys = OrderedDict[str | None, deque[Ticket]]
+
+
 @dataclass(slots=True)
 class _Line:
     """One class of tickets: by project, then by key, each in the order of their turns."""
 
-    projects: OrderedDict[str, OrderedDict[str | None, deque[Ticket]]] = field(default_factory=OrderedDict)
+    projects: OrderedDict[str, _Keys] = field(default_factory=OrderedDict)
     count: int = 0
 
     def add(self, ticket: Ticket) -> None:
@@ -46,11 +52,6 @@ class _Line:
         self._tidy(ticket)
         return True
 
-    def count_of(self, project: str, key: str | None) -> int:
-        keys = self.projects.get(project)
-        tickets = None if keys is None else keys.get(key)
-        return 0 if tickets is None else len(tickets)
-
     def pop(self) -> Ticket:
         """The next in turn; whoever had it goes to the end."""
         project, keys = next(iter(self.projects.items()))
@@ -60,6 +61,21 @@ class _Line:
         self.projects.move_to_end(project)
         self._tidy(ticket)
         return ticket
+
+    def newest_of_largest(self) -> Ticket:
+        """The newest ticket of the largest key of the project that holds the most."""
+        return _newest(max(self.projects.values(), key=_size))
+
+    def who_yields(self, project: str, key: str | None) -> Ticket | None:
+        """See `FairQueue.who_yields`. Who would hold more than the other afterwards, does not get the room: nobody is to gain by turns."""
+        nothing: _Keys = OrderedDict()
+        mine = self.projects.get(project, nothing)
+        largest = max(self.projects.values(), key=_size, default=nothing)
+        if _size(largest) > _size(mine) + 1:
+            return _newest(largest)
+        if mine and max(map(len, mine.values())) > len(mine.get(key, ())) + 1:
+            return _newest(mine)
+        return None
 
     def _tidy(self, ticket: Ticket) -> None:
         self.count -= 1
@@ -81,6 +97,14 @@ class _Line:
                     del waiting[project]
                 else:
                     yield ticket
+
+
+def _size(keys: _Keys) -> int:
+    return sum(map(len, keys.values()))
+
+
+def _newest(keys: _Keys) -> Ticket:
+    return max(keys.values(), key=len)[-1]
 
 
 def _next_of(keys: dict[str | None, Iterator[Ticket]]) -> Ticket | None:
@@ -106,9 +130,11 @@ class FairQueue:
     def __len__(self) -> int:
         return self._interactive.count + self._batch.count
 
-    def count_of(self, project: str, key: str | None) -> int:
-        """Tickets of one key, both classes."""
-        return self._interactive.count_of(project, key) + self._batch.count_of(project, key)
+    def who_yields(self, project: str, key: str | None, *, is_batch: bool) -> Ticket | None:
+        """Whose ticket leaves so that one of `key` finds room; None: nobody's. Batch work leaves for everybody else."""
+        if self._batch.count and not is_batch:
+            return self._batch.newest_of_largest()
+        return (self._batch if is_batch else self._interactive).who_yields(project, key)
 
     def add(self, ticket: Ticket) -> None:
         """Wait."""
