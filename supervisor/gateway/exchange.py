@@ -29,7 +29,13 @@ from supervisor.gateway.sse import StreamJudge
 from supervisor.gateway.surfaces import check_supported, surface_of
 from supervisor.gateway.traffic import Outcome, Record, outcome_of
 from supervisor.gateway.upstream import CannotConnectError, Upstream
-from supervisor.gateway.usage_events import asks_for_usage, usage_told, with_usage_asked, without_usage_event
+from supervisor.gateway.usage_events import (
+    Prelude,
+    asks_for_usage,
+    usage_told,
+    with_figures_asked,
+    without_usage_event,
+)
 from supervisor.process.observe import Traffic
 from supervisor.storage.records import TokenSource, TokenUsage
 
@@ -65,7 +71,7 @@ class Answer:
 class Exchange:
     """One request. `answer` first; then, of a stream, `more` until it brings nothing, or `pipe` once. Whatever ends it, call `close`.
 
-    `usage` is what the engine told of tokens, or what was counted; complete once the answer is. `first_byte_ms`: until the engine's first byte.
+    `usage` is what the engine told of tokens, or what was counted; complete once the answer is. `first_byte_ms`: until the first byte for the client.
     `booking` is the request in the books; `error_code` what was said of a stream that did not end well.
     """
 
@@ -84,7 +90,9 @@ class Exchange:
         self._clock = clock
         surface = surface_of(call.path)
         self._judge = StreamJudge(surface.end)
-        self._hides_usage = call.wants_stream and surface.has_stream_options and not asks_for_usage(call.document)
+        self._asks_figures = call.wants_stream and surface.has_stream_options
+        self._hides_usage = self._asks_figures and not asks_for_usage(call.document)
+        self._prelude = Prelude(hides="return_progress" not in call.document)
         self._usage: TokenUsage | None = None
         self._connection: Connection | None = None
         self._head: Head | None = None
@@ -166,8 +174,10 @@ class Exchange:
         """The tokens so far."""
         if self._usage is not None:
             return self._usage
-        counted = self._judge.events
-        return TokenUsage(completion_tokens=counted, source=TokenSource.COUNTED if counted else TokenSource.NONE)
+        prelude = self._prelude
+        counted = self._judge.events - prelude.events
+        source = TokenSource.COUNTED if counted or prelude.read_tokens else TokenSource.NONE
+        return TokenUsage(prelude.read_tokens, counted, prelude.cached_tokens, source)
 
     def cut(self, why: LlamavisorError) -> None:
         """End it before its time; whoever waits for more of the answer gets `why`."""
@@ -196,6 +206,8 @@ class Exchange:
             data = self._judged(data)
             if not data:
                 return
+        if self.first_byte_ms is None:
+            self.first_byte_ms = self.record.milliseconds
         if self._sink is not None:
             self._sink(data)
             return
@@ -245,21 +257,22 @@ class Exchange:
 
     def _body(self) -> bytes:
         call, spec = self._call, self._upstream.spec
-        body = call.body_for(None if spec.engine in ENGINES_OF_ANY_NAME else spec.model_id)
-        return with_usage_asked(body, call.document) if self._hides_usage else body
+        is_llama = spec.engine in ENGINES_OF_ANY_NAME
+        body = call.body_for(None if is_llama else spec.model_id)
+        return with_figures_asked(body, call.document, progress=is_llama) if self._asks_figures else body
 
     def _heard(self) -> None:
         now = self._clock.monotonic()
         self.pulse.last_byte_at = now
         if self.listening_since is not None:
             self.listening_since = now
-        if self.first_byte_ms is None:
-            self.first_byte_ms = self.record.milliseconds
 
     def _judged(self, data: bytes) -> bytes:
         judge = self._judge
         data = judge.feed(data)
-        self.record.count_tokens(judge.events)
+        if self._asks_figures and not self._prelude.is_over:
+            data = self._prelude.take(data)
+        self.record.count_tokens(judge.events - self._prelude.events)
         if judge.events >= self._note_at:
             self._note_at = judge.events + NOTE_EVENTS
             self.booking.note(self.usage)

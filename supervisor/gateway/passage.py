@@ -141,9 +141,9 @@ class Passage:
         self._gateway.close_exchange(self.exchange, self._place, error)
 
     def _usage(self) -> TokenUsage:
-        """What the engine told; of an answer that was cut before it could, what was counted, with the prompt as it was estimated."""
+        """What the engine told; of an answer that was cut before it could, what was counted, with the prompt as it was estimated if need be."""
         usage = self.exchange.usage
-        if usage.source is not TokenSource.COUNTED:
+        if usage.source is not TokenSource.COUNTED or usage.prompt_tokens:
             return usage
         request = self.booking.request
         estimator = self._gateway.bookkeeper.estimator

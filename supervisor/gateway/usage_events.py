@@ -1,4 +1,7 @@
-"""The engine's own token counts: asked for in every stream, read from every answer, and hidden from whoever did not ask."""
+"""The engine's own token counts: asked for in every stream, read from every answer, and hidden from whoever did not ask.
+
+llama.cpp is also asked for its progress through the prompt (`return_progress`): so the length of the prompt is known of a stream that is cut, too.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,12 @@ from supervisor.storage.records import TokenSource, TokenUsage
 
 _USAGE = b'"usage"'
 _TIMINGS = b'"timings"'
-_ASK = b'"stream_options":{"include_usage":true}}'
+_PROGRESS = b'"prompt_progress"'
+_ASK_USAGE = b'"stream_options":{"include_usage":true}'
+_ASK_PROGRESS = b'"return_progress":true'
+# The first event of a chat has a role and no text yet; a call of a tool is made of tokens.
+_NO_TEXT = re.compile(rb'"(?:content|text)"\s*:\s*(?:null|"")')
+_OTHER_TOKENS = (b'"tool_calls"', b'"reasoning')
 _NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 _DECODER = json.JSONDecoder()
 
@@ -23,13 +31,61 @@ def asks_for_usage(document: Mapping[str, Any]) -> bool:
     return isinstance(options, dict) and options.get("include_usage") is True
 
 
-def with_usage_asked(body: bytes, document: Mapping[str, Any]) -> bytes:
-    """`body` (of a stream that does not ask) asking for the usage; apart from that, byte for byte the same where `stream_options` is absent."""
+def with_figures_asked(body: bytes, document: Mapping[str, Any], *, progress: bool) -> bytes:
+    """`body` (of a stream) asking for the usage, and for the progress through the prompt; apart from that, byte for byte the same.
+
+    Only `stream_options` that are there and do not ask are written anew, and the body with them.
+    """
+    questions = [_ASK_PROGRESS] if progress and "return_progress" not in document else []
     if "stream_options" not in document:
-        return body.rstrip()[:-1] + (b"," if document else b"") + _ASK
-    options = document["stream_options"]
-    kept = options if isinstance(options, dict) else {}
-    return json.dumps({**document, "stream_options": {**kept, "include_usage": True}}).encode()
+        questions.append(_ASK_USAGE)
+    elif not asks_for_usage(document):
+        options = document["stream_options"]
+        kept = options if isinstance(options, dict) else {}
+        body = json.dumps({**document, "stream_options": {**kept, "include_usage": True}}).encode()
+    if not questions:
+        return body
+    return b"%b%b%b}" % (body.rstrip()[:-1], b"," if document else b"", b",".join(questions))
+
+
+class Prelude:
+    """The events of a stream before its first text: not tokens, and perhaps llama.cpp's progress, which is hidden if `hides`.
+
+    `events` that were no text; `read_tokens` of the prompt, `cached_tokens` of them taken from the cache. `is_over`: text came.
+    """
+
+    __slots__ = ("_hides", "cached_tokens", "events", "is_over", "read_tokens")
+
+    def __init__(self, *, hides: bool) -> None:
+        self._hides = hides
+        self.events = 0
+        self.read_tokens = 0
+        self.cached_tokens = 0
+        self.is_over = False
+
+    def take(self, data: bytes) -> bytes:
+        """Whole events, without what is hidden. Not to be called any more once it `is_over`."""
+        kept, start = [], 0
+        for end in ANY_BLANK_LINE.finditer(data):
+            event = data[start : end.end()]
+            if not self._is_prelude(event):
+                self.is_over = True
+                break
+            start = end.end()
+            if not (self._hides and _PROGRESS in event):
+                kept.append(event)
+        return b"".join((*kept, data[start:]))
+
+    def _is_prelude(self, event: bytes) -> bool:
+        if event.startswith(b":"):
+            return True
+        if not _NO_TEXT.search(event) or any(mark in event for mark in _OTHER_TOKENS):
+            return False
+        self.events += 1
+        progress = _last_object(event, _PROGRESS)
+        if progress is not None:
+            self.read_tokens, self.cached_tokens = _count(progress, "processed"), _count(progress, "cache")
+        return True
 
 
 def without_usage_event(data: bytes) -> bytes:

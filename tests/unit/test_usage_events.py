@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.gateway.usage_events import asks_for_usage, usage_told, with_usage_asked, without_usage_event
+from supervisor.gateway.usage_events import (
+    Prelude,
+    asks_for_usage,
+    usage_told,
+    with_figures_asked,
+    without_usage_event,
+)
 from supervisor.storage.records import TokenSource, TokenUsage
 
 TOKEN = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
@@ -19,15 +25,29 @@ DONE = b"data: [DONE]\n\n"
 
 @pytest.mark.parametrize("body", [b'{"stream":true}', b' {"stream": true, "n": {"a": []}} \n', b"{}"])
 def test_a_body_is_left_as_it_is_but_for_the_question(body: bytes) -> None:
-    asked = with_usage_asked(body, json.loads(body))
+    asked = with_figures_asked(body, json.loads(body), progress=False)
     assert json.loads(asked) == {**json.loads(body), "stream_options": {"include_usage": True}}
     assert asked.startswith(body.rstrip()[:-1])
+    asked = with_figures_asked(body, json.loads(body), progress=True)
+    assert json.loads(asked) == {
+        **json.loads(body),
+        "stream_options": {"include_usage": True},
+        "return_progress": True,
+    }
+    assert asked.startswith(body.rstrip()[:-1])
+
+
+def test_nothing_is_asked_twice() -> None:
+    body = b'{"stream_options": {"include_usage": true}, "return_progress": false}'
+    assert with_figures_asked(body, json.loads(body), progress=True) == body
+    body = b'{"stream_options": {"include_usage": true}}'
+    assert with_figures_asked(body, json.loads(body), progress=True) == body[:-1] + b',"return_progress":true}'
 
 
 @pytest.mark.parametrize("options", [None, {}, {"include_usage": False}, {"include_obfuscation": False}])
 def test_other_stream_options_are_kept(options: Any) -> None:
     document = {"stream": True, "stream_options": options}
-    asked = json.loads(with_usage_asked(json.dumps(document).encode(), document))
+    asked = json.loads(with_figures_asked(json.dumps(document).encode(), document, progress=False))
     assert asked["stream_options"] == {**(options or {}), "include_usage": True}
     assert not asks_for_usage(document)
     assert asks_for_usage(asked)
@@ -43,6 +63,39 @@ def test_only_the_usage_event_is_hidden() -> None:
 def test_hiding_takes_out_nothing_else(events: list[bytes], line_end: bytes) -> None:
     kept = b"".join(event for event in events if event != USAGE)
     assert without_usage_event(b"".join(events).replace(b"\n", line_end)) == kept.replace(b"\n", line_end)
+
+
+ROLE = b'data: {"choices":[{"delta":{"role":"assistant","content":null}}]}\n\n'
+PROGRESS = ROLE[:-3] + b',"prompt_progress":{"total":16,"cache":4,"processed":%d,"time_ms":0}}\n\n'
+
+
+@pytest.mark.parametrize("hides", [True, False])
+def test_the_progress_through_the_prompt_is_read_and_hidden(*, hides: bool) -> None:
+    prelude = Prelude(hides=hides)
+    reports = PROGRESS % 4 + PROGRESS % 16
+    assert prelude.take(b": ping\n\n" + reports) == b": ping\n\n" + (b"" if hides else reports)
+    assert not prelude.is_over
+    assert (prelude.events, prelude.read_tokens, prelude.cached_tokens) == (2, 16, 4)
+    assert prelude.take(ROLE + TOKEN + PROGRESS % 99 + DONE) == ROLE + TOKEN + PROGRESS % 99 + DONE
+    assert prelude.is_over
+    assert (prelude.events, prelude.read_tokens) == (3, 16)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        TOKEN,
+        b'data: {"choices":[{"delta":{"content":null,"tool_calls":[{"index":0}]}}]}\n\n',
+        b'data: {"choices":[{"delta":{"content":null,"reasoning_content":"hm"}}]}\n\n',
+        b'data: {"choices":[{"text":"a"}]}\n\n',
+        DONE,
+    ],
+)
+def test_what_is_made_of_tokens_ends_the_prelude(event: bytes) -> None:
+    prelude = Prelude(hides=True)
+    assert prelude.take(event) == event
+    assert prelude.is_over
+    assert not prelude.events
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,132 @@
+"""The same request costs the same whole, streamed and in a batch; one that its client cuts costs its prompt and what had come."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest_asyncio
+
+from supervisor.gateway.calls import CHAT
+from tests.fixtures.door import Door
+
+PRICES = {"demo": {"input": "1000", "output": "2000"}}
+"""A prompt token costs 1,000 micro-units, a completion token 2,000."""
+TEXT = "What is the capital of France ? Tell me a story about ninety-nine naïve 🦙 llamas and their 東京 friends ."
+WORDS = TEXT.split(" ")
+TRIES = 500
+
+
+@pytest_asyncio.fixture
+async def door(tmp_path: Path) -> AsyncIterator[Door]:
+    """The demo model, which has a price."""
+    door = Door(tmp_path)
+    await door.open(
+        {"demo": {"engine": {"kind": "embedded", "parallel": 2}, "model": "demo"}},
+        gateway={"queue_seconds": 30.0},
+        sections={"storage": {"write_seconds": 0.01}, "accounting": {"prices": PRICES}},
+    )
+    yield door
+    await door.close()
+
+
+def requests(count: int, seed: int) -> list[dict[str, Any]]:
+    """Requests of all lengths that are answered the same every time."""
+    chance = random.Random(seed)
+    return [
+        {
+            "model": "demo",
+            "messages": [{"role": "user", "content": " ".join(chance.choices(WORDS, k=chance.randint(1, 60)))}],
+            "max_tokens": chance.randint(1, 40),
+            "temperature": 0,
+            "seed": 1,
+            "cache_prompt": chance.random() < 0.5,
+        }
+        for _ in range(count)
+    ]
+
+
+async def receipt(door: Door, response: aiohttp.ClientResponse) -> dict[str, Any]:
+    """What the books say, once it is settled."""
+    url = f"{door.url}/v1/requests/{response.headers['x-llamavisor-request-id']}"
+    for _ in range(TRIES):
+        async with door.session.get(url) as told:
+            record: dict[str, Any] = await told.json()
+        if record["outcome"] is not None:
+            return record
+        await asyncio.sleep(0.02)
+    raise AssertionError("never settled")
+
+
+def bill(record: dict[str, Any]) -> tuple[int, int, int]:
+    """Prompt, completion and cost, which must be that of the tokens."""
+    usage = record["usage"]
+    prompt, completion = usage["prompt_tokens"], usage["completion_tokens"]
+    assert record["cost"]["micros"] == prompt * 1_000 + completion * 2_000
+    return prompt, completion, record["cost"]["micros"]
+
+
+async def asked(door: Door, body: dict[str, Any]) -> dict[str, Any]:
+    """The receipt of a request that was answered to its end."""
+    async with door.post(body) as response:
+        await response.read()
+        assert response.status == 200
+        return await receipt(door, response)
+
+
+async def batch(door: Door, bodies: list[dict[str, Any]]) -> None:
+    """Have them answered as lines of a file."""
+    lines = [
+        {"custom_id": str(number), "method": "POST", "url": CHAT, "body": body} for number, body in enumerate(bodies)
+    ]
+    form = aiohttp.FormData({"purpose": "batch"})
+    form.add_field("file", "\n".join(map(json.dumps, lines)), filename="lines.jsonl")
+    upload = door.session.post(f"{door.url}/v1/files", data=form, headers={"X-Requested-With": "test"})
+    async with upload as response:
+        file = await response.json()
+        assert response.status == 200, file
+    plan = {"input_file_id": file["id"], "endpoint": CHAT, "completion_window": "24h"}
+    _, told, _ = await door.ask(plan, "/v1/batches")
+    for _ in range(TRIES):
+        async with door.session.get(f"{door.url}/v1/batches/{told['id']}") as response:
+            told = await response.json()
+        if told["status"] == "completed":
+            assert told["request_counts"]["completed"] == len(bodies)
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(told)
+
+
+async def test_the_same_request_costs_the_same_whole_streamed_and_in_a_batch(door: Door) -> None:
+    bodies = requests(12, seed=7)
+    whole = [bill(await asked(door, body)) for body in bodies]
+    assert [bill(await asked(door, {**body, "stream": True})) for body in bodies] == whole
+    with_usage = {"stream": True, "stream_options": {"include_usage": True}}
+    assert [bill(await asked(door, {**body, **with_usage})) for body in bodies] == whole
+    await batch(door, bodies)
+    async with door.session.get(f"{door.url}/admin/requests?limit={len(bodies)}") as response:
+        found = (await response.json())["requests"]
+    assert {one["batch_id"] is not None for one in found} == {True}
+    assert sorted(map(bill, found)) == sorted(whole)
+
+
+async def test_a_stream_that_its_client_cuts_costs_its_prompt_and_what_had_come(door: Door) -> None:
+    for number, body in enumerate(requests(8, seed=9)):
+        prompt, _, _ = bill(await asked(door, {**body, "max_tokens": 1}))
+        endless = {**body, "stream": True, "max_tokens": 100_000, "ignore_eos": True}
+        seen = b""
+        async with door.post(endless) as response:
+            while seen.count(b'"content":"') < number:
+                seen += await response.content.readany()
+            response.close()
+        record = await receipt(door, response)
+        assert record["outcome"] == "client_gone"
+        assert record["usage"]["source"] == "counted"
+        billed_prompt, completion, _ = bill(record)
+        assert billed_prompt == prompt
+        assert completion >= seen.count(b'"content":"')
