@@ -27,6 +27,7 @@ from supervisor.gateway.calls import Call
 from supervisor.gateway.exchange import Answer
 from supervisor.gateway.gateway import Gateway
 from supervisor.gateway.idempotency import IdempotencyStore
+from supervisor.gateway.observing.meters import MeterBook
 from supervisor.gateway.routing import BudgetStatus, Router, rerouted
 from supervisor.process import posix
 from supervisor.process.reaper import OrphanReaper
@@ -98,6 +99,7 @@ class Supervisor:
         self.gateway: Gateway
         self.office: Office
         self.batches: Batches
+        self.meters = MeterBook(loaded.settings.telemetry.label_values)
         self.idempotency = IdempotencyStore(self.clock)
 
     @classmethod
@@ -127,6 +129,7 @@ class Supervisor:
         self._reaper.start()
         self.fleet = Fleet(self.folder, self.events, self.clock)
         self.office = await Office.open(self.settings, self.data_folder, self.clock)
+        self.office.bookkeeper.on_settled.append(self.meters.observe)
         self.placer = Placer(self.fleet, self.folder.path, self.events, self.clock)
         self.gateway = Gateway(self.fleet, self.settings, self.clock, self.office.bookkeeper, self.placer)
         self._survivors = find_survivors(self.folder.run_id, self.settings)

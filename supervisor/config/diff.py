@@ -55,7 +55,10 @@ def diff_settings(old: Settings, new: Settings) -> SettingsDiff:
     """Compare two configurations. Pure; figures of supervision are compared as they are in force, `defaults` taken in."""
     kept = [name for name in new.instances if name in old.instances]
     changed = [name for name in kept if _process_differs(old.instances[name], new.instances[name])]
-    server = tuple(_differing_keys("server", old.server, new.server))
+    server = (
+        *_differing_keys("server", old.server, new.server),
+        *_differing_keys("telemetry", old.telemetry, new.telemetry),
+    )
     retuned = [name for name in kept if name not in changed and _tuning_differs(old, new, name)]
     return SettingsDiff(
         added=tuple(name for name in new.instances if name not in old.instances),

@@ -113,6 +113,7 @@ def _sections() -> Iterator[str]:
         ("logging",),
         ("gateway",),
         ("storage",),
+        ("telemetry",),
         ("files",),
         ("batches",),
         ("memory",),

@@ -30,6 +30,7 @@ from supervisor.config.fields import (
     refuse,
 )
 from supervisor.config.gateway_settings import GatewaySettings
+from supervisor.config.observing_settings import TelemetrySettings
 from supervisor.config.placement_settings import (
     GroupSettings,
     MemorySettings,
@@ -163,6 +164,9 @@ class Settings(StrictModel):
     storage: StorageSettings = Field(default_factory=StorageSettings, description="What is kept, and where.")
     accounting: AccountingSettings = Field(
         default_factory=AccountingSettings, description="Prices, default limits, and what is held back of budgets."
+    )
+    telemetry: TelemetrySettings = Field(
+        default_factory=TelemetrySettings, description="Metrics, and traces of the requests."
     )
     routing: RoutingSettings = Field(
         default_factory=RoutingSettings, description="What the tiers mean, and how the model `auto` is chosen."

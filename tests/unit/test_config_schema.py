@@ -138,6 +138,7 @@ def leaves() -> Iterator[tuple[str, dict[str, Any]]]:
         "logging",
         "gateway",
         "storage",
+        "telemetry",
         "files",
         "batches",
         "memory",
