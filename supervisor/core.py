@@ -28,6 +28,7 @@ from supervisor.gateway.exchange import Answer
 from supervisor.gateway.gateway import Gateway
 from supervisor.gateway.idempotency import IdempotencyStore
 from supervisor.gateway.observing.meters import MeterBook
+from supervisor.gateway.observing.tracing import open_tracing
 from supervisor.gateway.routing import BudgetStatus, Router, rerouted
 from supervisor.process import posix
 from supervisor.process.reaper import OrphanReaper
@@ -125,6 +126,7 @@ class Supervisor:
         return supervisor
 
     async def _open_parts(self) -> None:
+        tracing = await asyncio.to_thread(open_tracing, self.settings, self.version)
         posix.become_subreaper()
         self._reaper.start()
         self.fleet = Fleet(self.folder, self.events, self.clock)
@@ -132,6 +134,9 @@ class Supervisor:
         self.office.bookkeeper.on_settled.append(self.meters.observe)
         self.placer = Placer(self.fleet, self.folder.path, self.events, self.clock)
         self.gateway = Gateway(self.fleet, self.settings, self.clock, self.office.bookkeeper, self.placer)
+        if tracing is not None:
+            self.gateway.tracing = tracing
+            self.office.bookkeeper.on_settled.append(tracing.settled)
         self._survivors = find_survivors(self.folder.run_id, self.settings)
         await end_leftovers(self.folder.run_id, keep=self._survivors.values())
         await self.fleet.open(self.settings, self._survivors)
@@ -251,6 +256,8 @@ class Supervisor:
             await self.fleet.stop_all(survivors_too=self._state.stop_survivors)
             kept = {} if self._state.stop_survivors else find_survivors(self.folder.run_id, self.settings)
             await self.gateway.close()
+            if self.gateway.tracing is not None:
+                await self.gateway.tracing.close()
             await self.fleet.close()
             await self.office.close()
             await end_leftovers(self.folder.run_id, keep=kept.values())

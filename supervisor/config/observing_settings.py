@@ -19,7 +19,8 @@ class TelemetrySettings(StrictModel):
     )
     endpoint: AnyHttpUrl | None = Field(
         None,
-        description="Address to which traces are sent by OTLP over HTTP, such as `http://127.0.0.1:4318/v1/traces`; left out, none are made.",
+        description="Receiver of traces by OTLP over HTTP, such as `http://127.0.0.1:4318` (the path, left out: `/v1/traces`); "
+        "left out, none are made.",
     )
     service_name: ServiceName = Field("llamavisor", description="Name of this server in traces.")
     sample_ratio: Ratio = Field(

@@ -18,6 +18,7 @@ from supervisor.gateway.admission.loads import Loads
 from supervisor.gateway.admission.places import Places
 from supervisor.gateway.calls import Call
 from supervisor.gateway.exchange import Answer, Exchange
+from supervisor.gateway.observing.tracing import Tracing
 from supervisor.gateway.passage import Passage
 from supervisor.gateway.resolve import (
     Candidate,
@@ -43,10 +44,14 @@ FAILURES = frozenset({Outcome.ENGINE_DIED, Outcome.CUT, Outcome.TIMEOUT})
 
 
 class Gateway:
-    """See the module. `traffic` holds the figures, `admission` the waiting lines, `bookkeeper` who pays. All methods are for the loop's thread."""
+    """See the module. `traffic` holds the figures, `admission` the waiting lines, `bookkeeper` who pays, `tracing` who follows (None: nobody).
+
+    All methods are for the loop's thread.
+    """
 
     def __init__(self, fleet: Fleet, settings: Settings, clock: Clock, bookkeeper: Bookkeeper, loads: Loads) -> None:
         self.bookkeeper = bookkeeper
+        self.tracing: Tracing | None = None
         self._fleet = fleet
         self._clock = clock
         self._loads = loads

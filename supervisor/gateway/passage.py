@@ -45,6 +45,8 @@ class Passage:
         try:
             places = gateway.places_for(self._call)
             self.booking = gateway.book(self._call, self._caller, places[0].instance.name)
+            if gateway.tracing is not None:
+                self._call = gateway.tracing.follow(self._call, self.booking.request.id)
             await self._enter(places, started_at)
         except BaseException:
             gateway.ended()

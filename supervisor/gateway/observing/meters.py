@@ -31,17 +31,19 @@ Meters = TypeVar("Meters")
 class Histogram:
     """How often values fell into each bucket. `sum_micros` is the sum of all of them, in microseconds."""
 
-    __slots__ = ("_counts", "bounds", "sum_micros")
+    __slots__ = ("_bounds_micros", "_counts", "bounds", "sum_micros")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
+        self._bounds_micros = [round(bound * MICROS_PER_SECOND) for bound in bounds]
         self._counts = [0] * (len(bounds) + 1)
         self.sum_micros = 0
 
     def observe(self, milliseconds: float) -> None:
         """Take one value in; it is kept to the microsecond."""
-        micros = round(milliseconds * MICROS_PER_MILLISECOND)
-        self._counts[bisect_left(self.bounds, micros / MICROS_PER_SECOND)] += 1
+        # Rounds as `round` does not need to: values have three digits, or are means.
+        micros = int(milliseconds * MICROS_PER_MILLISECOND + 0.5)
+        self._counts[bisect_left(self._bounds_micros, micros)] += 1
         self.sum_micros += micros
 
     @property
@@ -77,12 +79,13 @@ class Used:
 
     def count(self, settlement: Settlement) -> None:
         """Count one request."""
-        usage = settlement.usage
+        prompt, completion, cached, _ = settlement.usage
         self.by_outcome[settlement.outcome] += 1
-        self.prompt_tokens += usage.prompt_tokens
-        self.cached_tokens += usage.cached_tokens
-        self.completion_tokens += usage.completion_tokens
-        self.cost_micros += settlement.cost_micros or 0
+        self.prompt_tokens += prompt
+        self.cached_tokens += cached
+        self.completion_tokens += completion
+        if settlement.cost_micros:
+            self.cost_micros += settlement.cost_micros
 
 
 class ModelMeters:
