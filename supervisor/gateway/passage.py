@@ -7,12 +7,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from supervisor.errors import LlamavisorError
-from supervisor.gateway.accounting.bookkeeper import Booking
+from supervisor.gateway.accounting.bookkeeper import Booking, Facts
 from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.admission.admission import Place, Waiting
 from supervisor.gateway.admission.places import Places
 from supervisor.gateway.calls import Call
 from supervisor.gateway.exchange import Exchange
+from supervisor.gateway.observing.energy import METHOD
 from supervisor.gateway.traffic import Outcome, outcome_of
 from supervisor.storage.records import TokenSource, TokenUsage
 
@@ -25,7 +26,17 @@ MILLISECONDS = 1_000
 class Passage:
     """An exchange for the length of an `async with`; whatever ends it, one usage record tells how. `booking` is there from the beginning of it."""
 
-    __slots__ = ("_call", "_caller", "_exchange", "_gateway", "_is_batch", "_on_wait", "_place", "booking")
+    __slots__ = (
+        "_call",
+        "_caller",
+        "_energy_begun",
+        "_exchange",
+        "_gateway",
+        "_is_batch",
+        "_on_wait",
+        "_place",
+        "booking",
+    )
 
     def __init__(
         self, gateway: Gateway, call: Call, caller: Caller, on_wait: Callable[[Waiting], None] | None, is_batch: bool
@@ -37,6 +48,7 @@ class Passage:
         self._is_batch = is_batch
         self.booking: Booking
         self._place: Place
+        self._energy_begun: float | None = None
         self._exchange: Exchange
 
     async def __aenter__(self) -> Exchange:
@@ -73,6 +85,8 @@ class Passage:
             self._place = place
             self._exchange = gateway.open(self._call, place, started_at)
             self._exchange.booking = self.booking
+            if gateway.energy.is_on:
+                self._energy_begun = gateway.energy.begin(place.instance.name)
         except BaseException as error:
             gateway.traffic.begin(places[0].instance.name, started_at).end(error)
             self.booking.settle(outcome_of(error).value, error_code=_code(error))
@@ -91,15 +105,17 @@ class Passage:
     def _settle(self, error: BaseException | None) -> None:
         exchange, place = self._exchange, self._place
         outcome = exchange.record.outcome or Outcome.OK
-        self.booking.settle(
-            outcome.value,
-            self._usage(),
+        facts = Facts(
             error_code=_code(error) or exchange.error_code,
             model=exchange.model,
             instance=place.instance.name,
             queued_ms=round(place.queued_seconds * MILLISECONDS, 3),
             first_byte_ms=None if exchange.first_byte_ms is None else round(exchange.first_byte_ms, 3),
         )
+        if self._energy_begun is not None:
+            millijoules, micrograms = self._gateway.energy.end(place.instance.name, self._energy_begun)
+            facts |= Facts(energy_millijoules=millijoules, co2_micrograms=micrograms, energy_method=METHOD)
+        self.booking.settle(outcome.value, self._usage(), **facts)
 
 
 def _code(error: BaseException | None) -> str | None:

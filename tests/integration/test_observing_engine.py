@@ -110,3 +110,22 @@ def assert_times(samples: Samples, model: str, settled: list[Settlement], stream
         )
         assert samples[f"{name}_bucket", frozenset({model, "+Inf"})] == len(values)
     assert samples["llamavisor_model_inter_token_latency_seconds_count", frozenset({model})] == len(streams)
+
+
+async def test_receipts_say_what_was_drawn_and_by_which_method(door: Door) -> None:
+    energy = {"busy_watts": 50.0, "co2_grams_per_kwh": 400.0}
+    await door.open(
+        {"demo": DEMO}, gateway={"queue_seconds": 30.0}, sections={**QUICK_BOOKS, **PRICES, "energy": energy}
+    )
+    answers = await asyncio.gather(*(door.ask(HELLO | SHORT) for _ in range(4)))
+    receipts = []
+    for _, _, headers in answers:
+        async with door.session.get(f"{door.url}/v1/requests/{headers['x-llamavisor-request-id']}") as response:
+            receipts.append(await response.json())
+    for receipt in receipts:
+        told = receipt["energy"]
+        assert told["method"] == "modelled:busy_share"
+        assert 0 < told["millijoules"] <= 50 * receipt["timings"]["total_ms"] + 1
+        assert abs(told["co2_micrograms"] - told["millijoules"] / 3_600 * 400) <= 1
+    drawn = (await scrape(door))["llamavisor_instance_energy_joules_total", frozenset({"demo"})]
+    assert abs(drawn - sum(receipt["energy"]["millijoules"] for receipt in receipts) / 1_000) <= 0.002 * len(receipts)

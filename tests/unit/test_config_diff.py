@@ -44,6 +44,7 @@ RETUNED = [
     ("aliases", ["chat"]),
     ("warm_spare", 1),
     ("memory_bytes", 4096),
+    ("busy_watts", 65.0),
     ("adopt", False),
     ("supervision", {"max_retries": 1}),
     ("max_in_flight", 1),

@@ -58,6 +58,7 @@ class SupervisorCollector(Collector):
             self._process,
             self._placement,
             self._traffic,
+            self._energy,
             self._usage,
             self._dashboards,
         )
@@ -155,6 +156,14 @@ class SupervisorCollector(Collector):
             queued.add_metric([instance.name], figures.queued)
             places.add_metric([instance.name], self._supervisor.gateway.admission.limit_of(instance.name))
         yield from (requests, tokens, active, queued, places)
+
+    def _energy(self) -> Iterator[Metric]:
+        energy = CounterMetricFamily(
+            "llamavisor_instance_energy_joules", "Energy charged to requests, modelled.", labels=["instance"]
+        )
+        for name, joules in self._supervisor.gateway.energy.joules().items():
+            energy.add_metric([name], joules)
+        yield energy
 
     def _usage(self) -> Iterator[Metric]:
         return usage_metrics(self._supervisor.meters)
