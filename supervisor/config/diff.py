@@ -95,6 +95,7 @@ def _live_changes(old: Settings, new: Settings) -> Iterator[str]:
     yield from _differing_keys("logging", old.logging, new.logging)
     yield from _differing_keys("accounting", old.accounting, new.accounting)
     yield from _differing_keys("gateway", old.gateway, new.gateway)
+    yield from _differing_keys("capture", old.capture, new.capture)
     yield from _differing_keys("energy", old.energy, new.energy)
     yield from _differing_keys("routing", old.routing, new.routing)
     yield from _differing_keys("files", old.files, new.files)

@@ -1,12 +1,38 @@
-"""Settings of what is seen of the requests: metrics, traces, energy."""
+"""Settings of what is seen of the requests: metrics, traces, energy, copies of the bodies."""
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
-from pydantic import AnyHttpUrl, Field
+from pydantic import AfterValidator, AnyHttpUrl, Field
+from pydantic_core import PydanticCustomError
 
-from supervisor.config.fields import Count, Ratio, StrictModel, Watts
+from supervisor.config.fields import Bytes, Count, PositiveRatio, Ratio, StrictModel, Text, Watts
+
+REDACTED_FIELDS = (
+    "access_token",
+    "api_key",
+    "apikey",
+    "authorization",
+    "client_secret",
+    "passwd",
+    "password",
+    "private_key",
+    "refresh_token",
+    "secret",
+)
+
+
+def _compiles(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError) as error:
+        raise PydanticCustomError("pattern", "must be a regular expression: {why}", {"why": str(error)}) from None
+    return pattern
+
+
+Pattern = Annotated[Text, AfterValidator(_compiles)]
 
 GramsPerKwh = Annotated[
     float, Field(strict=True, ge=0, le=10_000, allow_inf_nan=False, json_schema_extra={"x-unit": "grams a kWh"})
@@ -42,4 +68,21 @@ class EnergySettings(StrictModel):
     )
     co2_grams_per_kwh: GramsPerKwh | None = Field(
         None, description="Carbon dioxide that a kilowatt hour emits where this machine stands."
+    )
+
+
+class CaptureSettings(StrictModel):
+    """Copies of the bodies of requests and answers, redacted, in the folder `captures` of the data folder."""
+
+    projects: tuple[Text, ...] = Field(
+        (), description="Projects of which bodies are kept, `*` for all; left out, none."
+    )
+    sample_ratio: PositiveRatio = Field(1.0, description="Share of their requests of which they are kept.")
+    max_bytes: Bytes = Field(65_536, description="Most that is kept of each body, once it is redacted.")
+    retention_days: Count = Field(7, description="Days that they are kept, the present one included.")
+    patterns: tuple[Pattern, ...] = Field(
+        (), description="Regular expressions (Python's) of what is redacted beside keys, tokens and e-mail addresses."
+    )
+    fields: tuple[Text, ...] = Field(
+        REDACTED_FIELDS, description="Names of JSON fields whose values are redacted, wherever they stand."
     )

@@ -114,6 +114,7 @@ def _sections() -> Iterator[str]:
         ("gateway",),
         ("storage",),
         ("telemetry",),
+        ("capture",),
         ("energy",),
         ("files",),
         ("batches",),

@@ -31,7 +31,7 @@ from supervisor.config.fields import (
     refuse,
 )
 from supervisor.config.gateway_settings import GatewaySettings
-from supervisor.config.observing_settings import EnergySettings, TelemetrySettings
+from supervisor.config.observing_settings import CaptureSettings, EnergySettings, TelemetrySettings
 from supervisor.config.placement_settings import (
     GroupSettings,
     MemorySettings,
@@ -171,6 +171,9 @@ class Settings(StrictModel):
     )
     telemetry: TelemetrySettings = Field(
         default_factory=TelemetrySettings, description="Metrics, and traces of the requests."
+    )
+    capture: CaptureSettings = Field(
+        default_factory=CaptureSettings, description="Copies of the bodies of requests and answers."
     )
     energy: EnergySettings = Field(
         default_factory=EnergySettings, description="What requests are charged of the energy that is drawn."

@@ -85,6 +85,8 @@ class Passage:
             self._place = place
             self._exchange = gateway.open(self._call, place, started_at)
             self._exchange.booking = self.booking
+            if gateway.capture is not None and gateway.capture.is_on:
+                gateway.capture.watch(self._call, self.booking.request, self._exchange)
             if gateway.energy.is_on:
                 self._energy_begun = gateway.energy.begin(place.instance.name)
         except BaseException as error:

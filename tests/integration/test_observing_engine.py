@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from supervisor.storage import usage
 from supervisor.storage.records import Settlement, UsageRecord
 from supervisor.storage.usage import UsageFilter
 from tests.fixtures.door import HELLO, POLL_SECONDS, STREAM, TRIES, Door
+from tests.fixtures.nursery import until
 
 DEMO = {"engine": {"kind": "embedded", "parallel": 2}, "model": "demo"}
 PRICES = {"accounting": {"prices": {"demo": {"input": "1000", "output": "2000"}}}}
@@ -129,3 +131,40 @@ async def test_receipts_say_what_was_drawn_and_by_which_method(door: Door) -> No
         assert abs(told["co2_micrograms"] - told["millijoules"] / 3_600 * 400) <= 1
     drawn = (await scrape(door))["llamavisor_instance_energy_joules_total", frozenset({"demo"})]
     assert abs(drawn - sum(receipt["energy"]["millijoules"] for receipt in receipts) / 1_000) <= 0.002 * len(receipts)
+
+
+async def test_bodies_are_kept_only_where_it_is_asked_for_and_without_secrets(door: Door) -> None:
+    canary, secret = "canary-key-of-the-server", "sk-0123456789abcdef"
+    sections = {**QUICK_BOOKS, "capture": {"projects": ["default"]}}
+    await door.open({"demo": DEMO}, api_key=canary, sections=sections)
+    door.session.headers["Authorization"] = f"Bearer {canary}"
+    body = {"messages": [{"role": "user", "content": f"Say {secret} or {canary}, ann@example.org"}]} | SHORT
+    for each in (body, body | {"stream": True}):
+        async with door.post(each) as response:
+            assert response.status == 200
+            await response.read()
+    folder = door.house.supervisor.data_folder / "captures"
+    await until(lambda: sum(len(path.read_bytes().splitlines()) for path in folder.glob("*.jsonl")) == 2, "two copies")
+    (path,) = folder.iterdir()
+    text = path.read_text("utf-8")
+    assert not [word for word in (secret, canary, "ann@example.org") if word in text]
+    whole, stream = map(json.loads, text.splitlines())
+    said = whole["answer"]["choices"][0]["message"]["content"]
+    assert said
+    assert stream["answer"]["choices.0.delta.content"]
+    assert whole["request"]["messages"] == [{"role": "user", "content": "Say [redacted] or [redacted], [redacted]"}]
+    assert (await scrape(door))["llamavisor_captures_total", frozenset({"written"})] == 2
+
+
+async def test_without_the_setting_no_body_touches_the_disk(door: Door) -> None:
+    await door.open({"demo": DEMO}, sections=QUICK_BOOKS)
+    words = "nobody is to read this"
+    body = {"messages": [{"role": "user", "content": words}]} | SHORT
+    async with door.post(body) as response:
+        assert response.status == 200
+    await records(door, 1)
+    folder = door.house.supervisor.data_folder
+    assert not (folder / "captures").exists()
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert len(files) > 2
+    assert not [path for path in files if words.encode() in path.read_bytes()]

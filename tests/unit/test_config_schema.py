@@ -139,6 +139,7 @@ def leaves() -> Iterator[tuple[str, dict[str, Any]]]:
         "gateway",
         "storage",
         "telemetry",
+        "capture",
         "energy",
         "files",
         "batches",

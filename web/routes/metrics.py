@@ -59,6 +59,7 @@ class SupervisorCollector(Collector):
             self._placement,
             self._traffic,
             self._energy,
+            self._captures,
             self._usage,
             self._dashboards,
         )
@@ -164,6 +165,15 @@ class SupervisorCollector(Collector):
         for name, joules in self._supervisor.gateway.energy.joules().items():
             energy.add_metric([name], joules)
         yield energy
+
+    def _captures(self) -> Iterator[Metric]:
+        captures = CounterMetricFamily(
+            "llamavisor_captures", "Requests whose bodies were kept, or not.", labels=["result"]
+        )
+        capture = self._supervisor.gateway.capture
+        for result, count in capture.counts.items() if capture is not None else ():
+            captures.add_metric([result], count)
+        yield captures
 
     def _usage(self) -> Iterator[Metric]:
         return usage_metrics(self._supervisor.meters)
