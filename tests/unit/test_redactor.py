@@ -34,22 +34,7 @@ SECRETS = st.one_of(
 )
 AROUND = st.text(st.characters(exclude_characters="@:/", codec="utf-8"), max_size=12)
 TEXTS = st.tuples(AROUND, SECRETS, AROUND).map(lambda parts: (parts[1], f"{parts[0]} {parts[1]} {parts[2]}"))
-UNITS = [
-    "a",
-    "a.",
-    "a@",
-    "a@b.",
-    "eyJa.",
-    "sk-",
-    "bearer ",
-    "://a:",
-    "data:a/",
-    "data:a;b=",
-    "-",
-    '"',
-    "[",
-    "----BEGIN ",
-]
+UNITS = ["a.", "a@b.", "eyJa.", "sk-", "bearer ", "://a:", "data:a;b=", "----BEGIN ", "password"]
 NAMES = st.text(string.ascii_letters + "_-", max_size=12)
 
 
@@ -167,8 +152,9 @@ def test_what_is_harmless_stays_as_it_is() -> None:
     assert REDACTOR.document({"logprobs": {"content": []}}) == {"logprobs": LEFT_OUT}
 
 
-@pytest.mark.parametrize("unit", [*UNITS, "password", "A" * 255 + " "])
+@pytest.mark.parametrize("unit", UNITS)
 def test_long_texts_are_read_once(unit: str) -> None:
     """In proportion to the text it takes a fraction of a second; a pattern that went back at each character would exceed the deadline of the test."""
-    text = unit * (500_000 // len(unit))
-    assert REDACTOR.text(text)
+    text = unit * (TEXT_LIMIT_CHARACTERS // len(unit))
+    for _ in range(5):
+        assert REDACTOR.text(text)
