@@ -27,12 +27,16 @@ from supervisor.gateway.calls import Call
 from supervisor.gateway.exchange import Answer
 from supervisor.gateway.gateway import Gateway
 from supervisor.gateway.idempotency import IdempotencyStore
+from supervisor.gateway.observing.capture import Capture
+from supervisor.gateway.observing.meters import MeterBook
+from supervisor.gateway.observing.tracing import Tracing, open_tracing
 from supervisor.gateway.routing import BudgetStatus, Router, rerouted
 from supervisor.process import posix
 from supervisor.process.reaper import OrphanReaper
 
 logger = logging.getLogger(__name__)
 
+CAPTURES = "captures"
 RELOAD_KEYS = ("added", "removed", "changed", "retuned", "unchanged", "needs_restart")
 
 
@@ -98,6 +102,7 @@ class Supervisor:
         self.gateway: Gateway
         self.office: Office
         self.batches: Batches
+        self.meters = MeterBook(loaded.settings.telemetry.label_values)
         self.idempotency = IdempotencyStore(self.clock)
 
     @classmethod
@@ -123,18 +128,29 @@ class Supervisor:
         return supervisor
 
     async def _open_parts(self) -> None:
+        tracing = await asyncio.to_thread(open_tracing, self.settings, self.version)
         posix.become_subreaper()
         self._reaper.start()
         self.fleet = Fleet(self.folder, self.events, self.clock)
         self.office = await Office.open(self.settings, self.data_folder, self.clock)
         self.placer = Placer(self.fleet, self.folder.path, self.events, self.clock)
         self.gateway = Gateway(self.fleet, self.settings, self.clock, self.office.bookkeeper, self.placer)
+        await self._open_observers(tracing)
         self._survivors = find_survivors(self.folder.run_id, self.settings)
         await end_leftovers(self.folder.run_id, keep=self._survivors.values())
         await self.fleet.open(self.settings, self._survivors)
         await self.placer.open(self.settings)
         self.batches = Batches(self.folder.path, self.settings, self.clock, self._ask)
         await self.batches.open()
+
+    async def _open_observers(self, tracing: Tracing | None) -> None:
+        self.gateway.tracing = tracing
+        self.gateway.capture = Capture(self.folder.path / CAPTURES, self.settings)
+        await self.gateway.capture.open()
+        listeners = self.office.bookkeeper.on_settled
+        listeners += [self.meters.observe, self.gateway.capture.settled]
+        if tracing is not None:
+            listeners.append(tracing.settled)
 
     async def _ask(self, call: Call, caller: Caller, batch_id: str | None) -> Answer:
         """How batch work reaches the engines: where the router says, behind those who wait."""
@@ -249,6 +265,9 @@ class Supervisor:
             await self.fleet.stop_all(survivors_too=self._state.stop_survivors)
             kept = {} if self._state.stop_survivors else find_survivors(self.folder.run_id, self.settings)
             await self.gateway.close()
+            for observer in (self.gateway.tracing, self.gateway.capture):
+                if observer is not None:
+                    await observer.close()
             await self.fleet.close()
             await self.office.close()
             await end_leftovers(self.folder.run_id, keep=kept.values())

@@ -10,6 +10,7 @@ from aiohttp import hdrs, web
 
 from supervisor.gateway.accounting.callers import ANYONE, Caller
 from supervisor.gateway.calls import Call
+from supervisor.gateway.observing.trace_context import TRACEPARENT, TRACESTATE, passed_on
 from supervisor.gateway.routing import rerouted
 from web.keys import CALLER, REQUEST_ID, SUPERVISOR
 
@@ -25,6 +26,8 @@ def caller_of(request: web.Request) -> Caller:
 def engine_headers(request: web.Request) -> dict[str, str]:
     """What the engine gets to see of the client's headers; the key is not among it."""
     given = {"Accept": request.headers[hdrs.ACCEPT]} if hdrs.ACCEPT in request.headers else {}
+    if TRACEPARENT in request.headers:
+        given |= passed_on(request.headers[TRACEPARENT], request.headers.get(TRACESTATE))
     return {**given, "Content-Type": "application/json", "X-Request-Id": request[REQUEST_ID]}
 
 

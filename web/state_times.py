@@ -1,4 +1,4 @@
-"""How long each instance has been in each state, and how often it was started again and why; counted from the event log."""
+"""How long each instance has been in each state, how often it was started again, loaded and unloaded, and why; counted from the event log."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from supervisor.clock import Clock
 from supervisor.events import Event, EventLog, Subscription
 from supervisor.process.states import State
 
+# By the event that tells of it.
+UNLOADINGS = {"evicted": "evicted", "unloaded": "idle", "load_cancelled": "no_waiters"}
+
 
 class StateTimes:
     """Pure bookkeeping; time is given in, monotonic seconds."""
 
     def __init__(self) -> None:
         self.restarts: Counter[tuple[str, str]] = Counter()
+        self.loads: Counter[str] = Counter()
+        self.unloads: Counter[tuple[str, str]] = Counter()
         self._seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
         self._present: dict[str, tuple[str, float]] = {}
         self._crash_reasons: dict[str, str] = {}
@@ -25,6 +30,8 @@ class StateTimes:
             return
         if event.type == "llama_status":
             self._enter(event.instance, str(event.data["status"]), event.data["reason"], now)
+        elif event.type in UNLOADINGS:
+            self.unloads[event.instance, UNLOADINGS[event.type]] += 1
         elif event.type == "instance_removed":
             self._present.pop(event.instance, None)
 
@@ -45,6 +52,8 @@ class StateTimes:
             return
         self._seconds[name, before] += now - since
         self._present[name] = (state, now)
+        if before == State.STARTING and state == State.READY:
+            self.loads[name] += 1
         if before == State.CRASHED and state == State.STARTING:
             self.restarts[name, self._crash_reasons.get(name, "unknown")] += 1
 

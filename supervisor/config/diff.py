@@ -55,7 +55,10 @@ def diff_settings(old: Settings, new: Settings) -> SettingsDiff:
     """Compare two configurations. Pure; figures of supervision are compared as they are in force, `defaults` taken in."""
     kept = [name for name in new.instances if name in old.instances]
     changed = [name for name in kept if _process_differs(old.instances[name], new.instances[name])]
-    server = tuple(_differing_keys("server", old.server, new.server))
+    server = (
+        *_differing_keys("server", old.server, new.server),
+        *_differing_keys("telemetry", old.telemetry, new.telemetry),
+    )
     retuned = [name for name in kept if name not in changed and _tuning_differs(old, new, name)]
     return SettingsDiff(
         added=tuple(name for name in new.instances if name not in old.instances),
@@ -92,6 +95,8 @@ def _live_changes(old: Settings, new: Settings) -> Iterator[str]:
     yield from _differing_keys("logging", old.logging, new.logging)
     yield from _differing_keys("accounting", old.accounting, new.accounting)
     yield from _differing_keys("gateway", old.gateway, new.gateway)
+    yield from _differing_keys("capture", old.capture, new.capture)
+    yield from _differing_keys("energy", old.energy, new.energy)
     yield from _differing_keys("routing", old.routing, new.routing)
     yield from _differing_keys("files", old.files, new.files)
     yield from _differing_keys("batches", old.batches, new.batches)

@@ -29,6 +29,9 @@ Ratio = Annotated[
 PositiveRatio = Annotated[
     float, Field(strict=True, gt=0, le=1, allow_inf_nan=False, json_schema_extra={"x-unit": "share, 0 to 1"})
 ]
+Watts = Annotated[
+    float, Field(strict=True, gt=0, le=1_000_000, allow_inf_nan=False, json_schema_extra={"x-unit": "watts"})
+]
 Bytes = Annotated[int, Field(strict=True, ge=1024, le=TEBIBYTE, json_schema_extra={"x-unit": "bytes"})]
 Count = Annotated[int, Field(strict=True, ge=1, le=LARGEST_COUNT, json_schema_extra={"x-unit": "count"})]
 CountOrZero = Annotated[int, Field(strict=True, ge=0, le=LARGEST_COUNT, json_schema_extra={"x-unit": "count"})]

@@ -70,7 +70,8 @@ _AFTERWORD = """\
 ## On reload
 
 A change of `engine`, `model`, `survive_supervisor`, `url`, `host`, `port`, `socket` or `env` restarts the instance's process. Any other change of an
-instance, or of `defaults`, takes effect beneath the running process. A change below `server` needs a restart of the supervisor, and is reported.
+instance, or of `defaults`, takes effect beneath the running process. A change below `server` or `telemetry` needs a restart of the supervisor, and is
+reported.
 A bad file is refused as a whole: the settings in force stay.
 
 ## Errors
@@ -113,6 +114,9 @@ def _sections() -> Iterator[str]:
         ("logging",),
         ("gateway",),
         ("storage",),
+        ("telemetry",),
+        ("capture",),
+        ("energy",),
         ("files",),
         ("batches",),
         ("memory",),

@@ -27,9 +27,11 @@ from supervisor.config.fields import (
     Seconds,
     StrictModel,
     Text,
+    Watts,
     refuse,
 )
 from supervisor.config.gateway_settings import GatewaySettings, fallback_rules
+from supervisor.config.observing_settings import CaptureSettings, EnergySettings, TelemetrySettings
 from supervisor.config.placement_settings import (
     GroupSettings,
     MemorySettings,
@@ -99,6 +101,9 @@ class InstanceSettings(StrictModel):
     memory_bytes: Bytes | None = Field(
         None, description="Memory that it takes, where you know better than the estimate and what was measured."
     )
+    busy_watts: Watts | None = Field(
+        None, description="Power that it draws while it works on requests; left out, `energy.busy_watts`."
+    )
     required: Flag | None = Field(
         None, description="Whether `/readyz` waits for it; left out: if it has `autostart` and is not `on_demand`."
     )
@@ -164,6 +169,15 @@ class Settings(StrictModel):
     storage: StorageSettings = Field(default_factory=StorageSettings, description="What is kept, and where.")
     accounting: AccountingSettings = Field(
         default_factory=AccountingSettings, description="Prices, default limits, and what is held back of budgets."
+    )
+    telemetry: TelemetrySettings = Field(
+        default_factory=TelemetrySettings, description="Metrics, and traces of the requests."
+    )
+    capture: CaptureSettings = Field(
+        default_factory=CaptureSettings, description="Copies of the bodies of requests and answers."
+    )
+    energy: EnergySettings = Field(
+        default_factory=EnergySettings, description="What requests are charged of the energy that is drawn."
     )
     routing: RoutingSettings = Field(
         default_factory=RoutingSettings, description="What the tiers mean, and how the model `auto` is chosen."

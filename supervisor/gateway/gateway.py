@@ -19,6 +19,9 @@ from supervisor.gateway.admission.places import Places
 from supervisor.gateway.calls import Call
 from supervisor.gateway.exchange import Answer, Exchange
 from supervisor.gateway.fallbacks import fallback_order
+from supervisor.gateway.observing.capture import Capture
+from supervisor.gateway.observing.energy import EnergyBook
+from supervisor.gateway.observing.tracing import Tracing
 from supervisor.gateway.passage import Passage
 from supervisor.gateway.resolve import (
     Candidate,
@@ -44,10 +47,17 @@ FAILURES = frozenset({Outcome.ENGINE_DIED, Outcome.CUT, Outcome.TIMEOUT})
 
 
 class Gateway:
-    """See the module. `traffic` holds the figures, `admission` the waiting lines, `bookkeeper` who pays. All methods are for the loop's thread."""
+    """See the module. `traffic` holds the figures, `admission` the waiting lines, `bookkeeper` who pays, `tracing` who follows (None: nobody),
+    `capture` who copies (None: nobody), `energy` what is drawn.
+
+    All methods are for the loop's thread.
+    """
 
     def __init__(self, fleet: Fleet, settings: Settings, clock: Clock, bookkeeper: Bookkeeper, loads: Loads) -> None:
         self.bookkeeper = bookkeeper
+        self.tracing: Tracing | None = None
+        self.capture: Capture | None = None
+        self.energy = EnergyBook(settings, clock)
         self._fleet = fleet
         self._clock = clock
         self._loads = loads
@@ -73,6 +83,9 @@ class Gateway:
         """Take new settings, for requests from now on."""
         self.admission.retune(settings.gateway)
         self._fallbacks = settings.gateway.fallbacks
+        self.energy.retune(settings)
+        if self.capture is not None:
+            self.capture.retune(settings)
         self._watchman.limit_seconds = settings.server.upstream_idle_seconds
         self._served = {name: ids for name, ids in self._served.items() if name in settings.instances}
 

@@ -7,13 +7,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from supervisor.errors import LlamavisorError
-from supervisor.gateway.accounting.bookkeeper import Booking
+from supervisor.gateway.accounting.bookkeeper import Booking, Facts
 from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.admission.admission import Place, Waiting
 from supervisor.gateway.admission.places import Places
 from supervisor.gateway.calls import Call
 from supervisor.gateway.exchange import Answer, Exchange
 from supervisor.gateway.fallbacks import CANNOT_SERVE, FIRST_FAILURE
+from supervisor.gateway.observing.energy import METHOD, Charge
 from supervisor.gateway.traffic import Outcome, outcome_of
 from supervisor.storage.records import TokenSource, TokenUsage
 
@@ -30,8 +31,8 @@ class Passage:
     """
 
     __slots__ = (
-        "_call", "_caller", "_fallbacks", "_first_error", "_gateway", "_is_batch", "_is_open", "_on_wait", "_place", "_started_at", "booking",
-        "exchange",
+        "_call", "_caller", "_energy", "_energy_begun", "_fallbacks", "_first_error", "_gateway", "_is_batch", "_is_open", "_on_wait",
+        "_place", "_started_at", "booking", "exchange",
     )  # fmt: skip
 
     def __init__(
@@ -47,6 +48,8 @@ class Passage:
         self._first_error: LlamavisorError | None = None
         self._started_at: float
         self._place: Place
+        self._energy_begun: float | None = None
+        self._energy: Charge | None = None
         self.booking: Booking
         self.exchange: Exchange
 
@@ -56,6 +59,8 @@ class Passage:
         try:
             places = gateway.places_for(self._call, self._call.model)
             self.booking = gateway.book(self._call, self._caller, places[0].instance.name)
+            if gateway.tracing is not None:
+                self._call = gateway.tracing.follow(self._call, self.booking.request.id)
             self._fallbacks = iter(gateway.fallbacks_of(self._call, places[0].instance.name))
             try:
                 await self._enter(places)
@@ -132,6 +137,10 @@ class Passage:
             raise
         self.exchange.booking = self.booking
         self._is_open = True
+        if gateway.capture is not None and gateway.capture.is_on:
+            gateway.capture.watch(self._call, self.booking.request, self.exchange)
+        if gateway.energy.is_on:
+            self._energy_begun = gateway.energy.begin(place.instance.name)
 
     def _note(self, name: str, code: str) -> None:
         self.booking.fallback = f"{name}; {code}"
@@ -139,6 +148,10 @@ class Passage:
     def _close(self, error: BaseException | None) -> None:
         self._is_open = False
         self._gateway.close_exchange(self.exchange, self._place, error)
+        if self._energy_begun is not None:
+            charge = self._gateway.energy.end(self._place.instance.name, self._energy_begun)
+            self._energy = charge if self._energy is None else self._energy.plus(charge)
+            self._energy_begun = None
 
     def _usage(self) -> TokenUsage:
         """What the engine told; of an answer that was cut before it could, what was counted, with the prompt as it was estimated if need be."""
@@ -156,9 +169,7 @@ class Passage:
     def _settle(self, error: BaseException | None) -> None:
         exchange, place = self.exchange, self._place
         outcome = exchange.record.outcome or Outcome.OK
-        self.booking.settle(
-            outcome.value,
-            self._usage(),
+        facts = Facts(
             error_code=_code(error) or exchange.error_code,
             model=exchange.model,
             instance=place.instance.name,
@@ -166,6 +177,10 @@ class Passage:
             queued_ms=round(place.queued_seconds * MILLISECONDS, 3),
             first_byte_ms=None if exchange.first_byte_ms is None else round(exchange.first_byte_ms, 3),
         )
+        if self._energy is not None:
+            millijoules, micrograms = self._energy
+            facts |= Facts(energy_millijoules=millijoules, co2_micrograms=micrograms, energy_method=METHOD)
+        self.booking.settle(outcome.value, self._usage(), **facts)
 
     def _route_reason(self) -> str | None:
         fallback = self.booking.fallback

@@ -44,6 +44,7 @@ RETUNED = [
     ("aliases", ["chat"]),
     ("warm_spare", 1),
     ("memory_bytes", 4096),
+    ("busy_watts", 65.0),
     ("adopt", False),
     ("supervision", {"max_retries": 1}),
     ("max_in_flight", 1),
@@ -141,6 +142,8 @@ def test_server_keys_need_a_restart_of_the_supervisor_unless_they_are_read_anew(
         ({"batches": {"parallel": 8}}, "batches.parallel"),
         ({"memory": {"limit_bytes": 4096}}, "memory.limit_bytes"),
         ({"memory": {"patience_seconds": 1}}, "memory.patience_seconds"),
+        ({"capture": {"projects": ["a"]}}, "capture.projects"),
+        ({"energy": {"busy_watts": 65}}, "energy.busy_watts"),
         ({"groups": {"big": {"max_loaded": 3}}}, "groups"),
         ({"reload_on_change": True}, "reload_on_change"),
         ({"instances": {"b": {"model": "demo"}, "a": {"model": "demo"}}}, "instances"),
@@ -151,3 +154,10 @@ def test_keys_that_come_into_force_at_once(tree: dict[str, Any], key: str) -> No
     assert diff.live_changed == (key,)
     assert not diff.is_empty
     assert not diff.server_changed
+
+
+def test_the_way_of_traces_needs_a_restart_of_the_supervisor() -> None:
+    diff = diff_settings(
+        settings(), Settings.model_validate(BASE | {"telemetry": {"endpoint": "http://127.0.0.1:4318"}})
+    )
+    assert (diff.server_changed, diff.live_changed) == (("telemetry.endpoint",), ())

@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 from supervisor.cli.app import PROGRAM, command
 from supervisor.cli.reference import cli_reference
 from supervisor.config import Settings, configuration_reference, validate_tree
+from supervisor.gateway.observing import meters
 from supervisor.process.machine import mermaid_diagram
 from supervisor.process.states import Reason
 from tests.fixtures.doc_tables import DOCS, cells
@@ -147,13 +148,20 @@ def test_every_event_that_a_client_may_send_is_documented() -> None:
 
 
 def test_every_metric_is_documented_and_no_other() -> None:
-    source = (ROOT / "web/routes/metrics.py").read_text(encoding="utf-8")
-    suffixes = {"Counter": "_total", "Gauge": "", "Info": "_info"}
-    made = re.findall(r'(Counter|Gauge|Info)MetricFamily\(\s*"(\w+)"', source)
+    source = "".join((ROOT / name).read_text("utf-8") for name in ("web/routes/metrics.py", "web/usage_metrics.py"))
+    suffixes = {"Counter": "_total", "Gauge": "", "Info": "_info", "Histogram": ""}
+    made = re.findall(r'(Counter|Gauge|Info|Histogram)MetricFamily\(\s*"(\w+)"', source)
     names = {name + suffixes[kind] for kind, name in made}
     assert len(names) > 10
     documented = {name for name in first_cells("reference/metrics.md") if name.startswith("llamavisor_")}
     assert documented == names
+
+
+def test_the_buckets_of_every_histogram_are_documented() -> None:
+    bounds = [value for name, value in vars(meters).items() if name.endswith("_BUCKETS_SECONDS")]
+    assert len(bounds) == 4
+    page = (DOCS / "reference/metrics.md").read_text(encoding="utf-8")
+    assert all(f"| {', '.join(f'{bound:g}' for bound in each)} |" in page for each in bounds)
 
 
 @pytest.mark.parametrize("page", ["reference/errors.md", "howto/troubleshooting.md"])

@@ -286,7 +286,11 @@ def test_state_times_and_restarts() -> None:
         "initial": 1, "starting": 4, "ready": 14, "crashed": 1,
     }  # fmt: skip
     assert dict(times.restarts) == {("one", "oom"): 1}
-    times.observe(Event("epoch", 9, "instance_removed", "one", {}, 0), 21)
+    assert dict(times.loads) == {"one": 2}
+    for seq, kind in enumerate(("evicted", "unloaded", "evicted"), start=len(story) + 1):
+        times.observe(Event("epoch", seq, kind, "one", {"reason": "memory"}, 0), 20)
+    assert dict(times.unloads) == {("one", "evicted"): 2, ("one", "idle"): 1}
+    times.observe(Event("epoch", 11, "instance_removed", "one", {}, 0), 21)
     assert times.seconds(22) == {}
 
 

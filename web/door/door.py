@@ -13,6 +13,7 @@ from supervisor.gateway.accounting.keys import require_scope
 from supervisor.gateway.calls import INFERENCE_PATHS, Call, check
 from supervisor.gateway.flat import is_flat
 from supervisor.gateway.gateway import Gateway
+from supervisor.gateway.observing.trace_context import passed_on
 from supervisor.storage.records import Scope
 from web.bodies import parse_json_object
 from web.door.connection import DoorConnection, LongWayError
@@ -78,6 +79,9 @@ class Door:
         check(head.path, document)
         accept = head.get(b"accept")
         headers = {"Accept": accept} if accept is not None else {}
+        traceparent = head.get(b"traceparent")
+        if traceparent is not None:
+            headers |= passed_on(traceparent, head.get(b"tracestate"))
         return Call(
             head.path, body, document, {**headers, "Content-Type": "application/json", "X-Request-Id": request_id}
         )

@@ -16,6 +16,7 @@ from web.live.server import LiveServer
 from web.registry import PLAIN, Policy, Reply, RouteTable
 from web.schemas import STRING
 from web.state_times import StateTimesReader
+from web.usage_metrics import usage_metrics
 
 METRICS = web.AppKey("metrics", CollectorRegistry)
 PERCENT = 100
@@ -55,7 +56,11 @@ class SupervisorCollector(Collector):
             self._whole,
             self._state,
             self._process,
+            self._placement,
             self._traffic,
+            self._energy,
+            self._captures,
+            self._usage,
             self._dashboards,
         )
         for part in parts:
@@ -121,19 +126,57 @@ class SupervisorCollector(Collector):
             unwritten.add_metric(name, instance.output.write_errors)
         yield from (memory, cores, uptime, lost, unwritten)
 
+    def _placement(self) -> Iterator[Metric]:
+        loads = CounterMetricFamily("llamavisor_instance_loads", "Starts that ended well.", labels=["instance"])
+        unloads = CounterMetricFamily(
+            "llamavisor_instance_unloads", "Unloaded by the supervisor, by why.", labels=["instance", "reason"]
+        )
+        times = self._states.times
+        for name, count in times.loads.items():
+            loads.add_metric([name], count)
+        for key, count in times.unloads.items():
+            unloads.add_metric(key, count)
+        yield from (loads, unloads)
+
     def _traffic(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(
             "llamavisor_requests", "Requests by how they ended.", labels=["instance", "outcome"]
         )
         tokens = CounterMetricFamily("llamavisor_tokens", "Tokens generated through the gateway.", labels=["instance"])
         active = GaugeMetricFamily("llamavisor_requests_active", "Requests being served.", labels=["instance"])
+        queued = GaugeMetricFamily("llamavisor_requests_queued", "Requests that wait for it.", labels=["instance"])
+        places = GaugeMetricFamily(
+            "llamavisor_instance_places", "Requests that are passed to it at once.", labels=["instance"]
+        )
         for instance in self._supervisor.fleet.instances():
             figures = self._supervisor.gateway.traffic.figures([instance.name])
             for outcome, count in figures.by_outcome.items():
                 requests.add_metric([instance.name, outcome], count)
             tokens.add_metric([instance.name], figures.tokens_total)
             active.add_metric([instance.name], instance.requests_active)
-        yield from (requests, tokens, active)
+            queued.add_metric([instance.name], figures.queued)
+            places.add_metric([instance.name], self._supervisor.gateway.admission.limit_of(instance.name))
+        yield from (requests, tokens, active, queued, places)
+
+    def _energy(self) -> Iterator[Metric]:
+        energy = CounterMetricFamily(
+            "llamavisor_instance_energy_joules", "Energy charged to requests, modelled.", labels=["instance"]
+        )
+        for name, joules in self._supervisor.gateway.energy.joules().items():
+            energy.add_metric([name], joules)
+        yield energy
+
+    def _captures(self) -> Iterator[Metric]:
+        captures = CounterMetricFamily(
+            "llamavisor_captures", "Requests whose bodies were kept, or not.", labels=["result"]
+        )
+        capture = self._supervisor.gateway.capture
+        for result, count in capture.counts.items() if capture is not None else ():
+            captures.add_metric([result], count)
+        yield captures
+
+    def _usage(self) -> Iterator[Metric]:
+        return usage_metrics(self._supervisor.meters)
 
     def _dashboards(self) -> Iterator[Metric]:
         live = self._live

@@ -94,6 +94,11 @@ class Admission:
         """Requests in the lines that `instance` can serve."""
         return sum(len(line.queue) for names, line in self._lines.items() if instance in names)
 
+    def limit_of(self, instance: str) -> int:
+        """Requests that are passed to `instance` at once; 0 as long as none came for it."""
+        places = self._places.get(instance)
+        return 0 if places is None else places.limit
+
     def retune(self, settings: GatewaySettings) -> None:
         """Take new settings; those who wait keep their place."""
         self._settings = settings
