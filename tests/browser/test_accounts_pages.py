@@ -1,0 +1,111 @@
+"""The pages on keys, usage and requests: what they show, what can be done there, and that hostile names stay text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from playwright.async_api import Page, expect
+
+from tests.browser.test_layout import NARROW, assert_accessible, assert_fits
+from tests.fixtures.chromium import Watcher
+from tests.fixtures.kept_books import keep, record
+from tests.fixtures.site import Site
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
+
+HOSTILE = "</script><img src=x onerror=window.pwned=1>"
+PRICES = {"one": {"input": "1000", "output": "2000"}}
+NOW_MS = int(time.time() * 1_000)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def books(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    """A server with prices, and hostile names in its books; the tests leave each other's projects alone."""
+    site = Site(tmp_path_factory.mktemp("books"))
+    await site.start({"one": site.stand_in()}, accounting={"prices": PRICES}, storage={"write_seconds": 0.01})
+    await site.send("POST", "/admin/keys", {"label": HOSTILE})
+    keep(
+        site.server.data, [record(1, NOW_MS - 60_000, model=HOSTILE), record(2, NOW_MS - 50_000, outcome="engine_died")]
+    )
+    yield site
+    await site.close()
+
+
+async def assert_sound(page: Page) -> None:
+    """It fits a narrow screen, nothing of what it shows has become markup, and axe-core finds nothing."""
+    assert await page.evaluate("() => window.pwned === undefined && !document.querySelector('main img')")
+    await page.set_viewport_size({"width": NARROW["width"], "height": NARROW["height"]})
+    await assert_fits(page)
+    await assert_accessible(page)
+
+
+async def opens(site: Site, key: str) -> int:
+    """The status with which a key is answered."""
+    headers = {"Authorization": f"Bearer {key}"}
+    async with aiohttp.ClientSession(site.url) as http, http.get("/v1/models", headers=headers) as answer:
+        return answer.status
+
+
+async def test_a_key_is_made_shown_once_and_revoked(books: Site, watcher: Watcher) -> None:
+    page = await watcher.open(f"{books.url}/keys")
+    await page.get_by_role("button", name="New key").click()
+    await page.get_by_label("Label").fill("from the page")
+    await page.get_by_label("Expires").select_option("in 30 days")
+    await page.get_by_role("button", name="Make the key").click()
+    shown = page.get_by_label("The new key")
+    await expect(shown).to_be_focused()
+    key = await shown.input_value()
+    assert await opens(books, key) == 200
+    await page.get_by_role("button", name="Done").click()
+    assert key not in await page.content()
+    row = page.get_by_role("row", name="from the page")
+    await expect(row).to_contain_text("inference")
+    await expect(page.get_by_role("region", name="Valid keys")).to_contain_text(HOSTILE)
+    await row.get_by_role("button", name="Revoke").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    assert await opens(books, key) == 200
+    await row.get_by_role("button", name="Revoke").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Yes").click()
+    await expect(page.get_by_role("region", name="Valid keys")).not_to_contain_text("from the page")
+    assert await opens(books, key) == 401
+    await page.locator("summary").first.click()
+    await expect(page.get_by_role("region", name="Keys that have ended")).to_contain_text("from the page")
+    await assert_sound(page)
+
+
+async def test_a_project_and_its_budget(books: Site, watcher: Watcher) -> None:
+    # The browser itself reports what is refused.
+    watcher.tolerate(r"status of 40[09]")
+    page = await watcher.open(f"{books.url}/keys")
+    await page.get_by_role("button", name="New project").click()
+    await page.get_by_label("Name").fill("default")
+    await page.get_by_role("button", name="Add the project").click()
+    await expect(page.get_by_role("alert")).to_contain_text("default")
+    await page.get_by_label("Name").fill("paper")
+    await page.get_by_role("button", name="Add the project").click()
+    await expect(page.get_by_role("row", name="paper")).to_be_visible()
+    await page.get_by_role("button", name="Limits of paper").click()
+    await page.get_by_label("At a time").and_(page.locator("#limits-concurrency")).fill("3")
+    await page.get_by_role("button", name="Set the limits").click()
+    await expect(page.get_by_role("row", name="paper")).to_contain_text("3 at a time")
+    await page.get_by_role("button", name="Set a budget").click()
+    dialog = page.get_by_role("dialog")
+    await dialog.get_by_label("Project").select_option("paper")
+    await dialog.get_by_label("Of", exact=True).select_option("USD")
+    await dialog.get_by_label("At most").fill("much")
+    await dialog.get_by_role("button", name="Set the budget").click()
+    await expect(dialog.get_by_role("alert")).to_contain_text("amount")
+    await dialog.get_by_label("At most").fill("12.50")
+    await dialog.get_by_role("button", name="Set the budget").click()
+    budget = page.get_by_role("listitem").filter(has_text="paper")
+    await expect(budget).to_contain_text("12.50 USD left of 12.50 USD a month")
+    told: dict[str, Any] = await books.get("/admin/budgets")
+    assert [(each["project"], each["amount"]) for each in told["budgets"]] == [("paper", 12_500_000)]
+    await budget.get_by_role("button", name="Remove").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Yes").click()
+    await expect(budget).to_have_count(0)
