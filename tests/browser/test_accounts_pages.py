@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,6 +16,7 @@ from tests.browser.test_layout import NARROW, assert_accessible, assert_fits
 from tests.fixtures.chromium import Watcher
 from tests.fixtures.kept_books import keep, record
 from tests.fixtures.site import Site
+from web.page_filters import money
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
@@ -32,6 +34,7 @@ async def books(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]
     keep(
         site.server.data, [record(1, NOW_MS - 60_000, model=HOSTILE), record(2, NOW_MS - 50_000, outcome="engine_died")]
     )
+    await site.reach("one", "ready")
     yield site
     await site.close()
 
@@ -49,6 +52,18 @@ async def opens(site: Site, key: str) -> int:
     headers = {"Authorization": f"Bearer {key}"}
     async with aiohttp.ClientSession(site.url) as http, http.get("/v1/models", headers=headers) as answer:
         return answer.status
+
+
+async def ask(site: Site, key: str) -> dict[str, int]:
+    """A chat with that key; its usage."""
+    body = {"model": "one", "messages": [{"role": "user", "content": "hello"}]}
+    headers = {"Authorization": f"Bearer {key}"}
+    async with (
+        aiohttp.ClientSession(site.url) as http,
+        http.post("/v1/chat/completions", json=body, headers=headers) as answer,
+    ):
+        assert answer.ok, await answer.text()
+        return dict((await answer.json())["usage"])
 
 
 async def test_a_key_is_made_shown_once_and_revoked(books: Site, watcher: Watcher) -> None:
@@ -109,3 +124,41 @@ async def test_a_project_and_its_budget(books: Site, watcher: Watcher) -> None:
     await budget.get_by_role("button", name="Remove").click()
     await page.get_by_role("dialog").get_by_role("button", name="Yes").click()
     await expect(budget).to_have_count(0)
+
+
+async def test_usage_is_told_by_model_and_project(books: Site, watcher: Watcher) -> None:
+    await books.send("POST", "/admin/projects", {"name": "press"})
+    key = await books.send("POST", "/admin/keys", {"project": "press", "label": HOSTILE})
+    await books.send(
+        "PUT", "/admin/budgets", {"project": "press", "period": "day", "unit": "tokens", "amount": 1_000_000}
+    )
+    used = [await ask(books, key["key"]) for _ in range(2)]
+    page = await watcher.open(f"{books.url}/usage")
+    await expect(page.get_by_role("region", name="By model", exact=True)).to_contain_text(HOSTILE)
+    await page.get_by_label("Of", exact=True).select_option("press")
+    await expect(page).to_have_url(re.compile("project=press"))
+    figures = page.locator(".figures")
+    prompt, completion = (sum(each[name] for each in used) for name in ("prompt_tokens", "completion_tokens"))
+    await expect(figures).to_contain_text(f"Prompt tokens{prompt}")
+    await expect(figures).to_contain_text(money(prompt * 1_000 + completion * 2_000, "USD"))
+    await expect(page.get_by_role("region", name="By model", exact=True)).to_contain_text("100 %")
+    left = f"{1_000_000 - prompt - completion:,} tokens left of 1,000,000 tokens a day"
+    await expect(page.get_by_role("listitem").filter(has_text="press")).to_contain_text(left)
+    await page.get_by_label("By", exact=True).select_option("key")
+    await expect(page.get_by_role("region", name="By key", exact=True)).to_contain_text(f"{HOSTILE} ({key['id']})")
+    await page.locator('[data-part="chart"] .u-over').hover()
+    await expect(page.locator('[data-part="readout"]')).to_contain_text("UTC")
+    async with page.expect_download() as download:
+        await page.get_by_role("link", name="CSV").click()
+    assert (await (await download.value).path()).read_text().count(key["id"]) == 2
+    await assert_sound(page)
+
+
+async def test_usage_without_javascript(books: Site, watcher: Watcher) -> None:
+    page = await watcher.open(
+        f"{books.url}/usage?by=project&project=nobody&stretch=for+ever", java_script_enabled=False
+    )
+    await expect(page.locator("main")).to_contain_text("Nothing was used in the last 30 days by nobody.")
+    await page.get_by_label("Of", exact=True).select_option("all projects")
+    await page.get_by_role("button", name="Show").click()
+    await expect(page.get_by_role("region", name="By project", exact=True)).to_contain_text("default")

@@ -15,7 +15,7 @@ PEOPLE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 @pytest.mark.parametrize(
     ("path", "words"),
-    [("/", "demo"), ("/chat", "demo"), ("/docs", "swagger-ui"), ("/login", "<form"), ("/keys", "default")],
+    [("/", "demo"), ("/chat", "demo"), ("/docs", "swagger-ui"), ("/login", "<form"), ("/keys", "default"), ("/usage", "Budgets")],
 )
 async def test_pages_are_rendered_on_the_server(web_house: WebHouse, path: str, words: str) -> None:
     await web_house.serve({"demo": DEMO})

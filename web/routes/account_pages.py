@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 from aiohttp import web
 
 from supervisor.gateway.accounting.callers import DEFAULT_PROJECT
+from supervisor.storage import usage
 from supervisor.storage.accounts import BudgetUnit, KeyRecord, Period
 from supervisor.storage.database import StorageUnavailableError
 from supervisor.storage.records import Scope
 from web.account_data import budget_data, key_data, project_data, standings
 from web.calling import caller_of
+from web.fields import TEXT_CHARACTERS
 from web.keys import SUPERVISOR
-from web.registry import HTML, Policy, Reply, RouteTable
+from web.registry import HTML, Parameter, Policy, Reply, RouteTable, Schema
 from web.routes.pages import render
 from web.schemas import STRING
+from web.usage_data import GROUPS, METRICS, STRETCHES, usage_picture
 
 routes = RouteTable("Account pages")
 
+Load = Callable[[web.Request], Awaitable[dict[str, Any]]]
+"""What a page finds in the books."""
+
+MILLISECONDS = 1_000
 _PAGE = Reply("The page.", STRING, HTML)
+
+
+def _one_of(words: Collection[str]) -> Schema:
+    return {"type": "string", "enum": list(words), "description": "Anything else is as good as left out."}
 
 
 @routes.route("GET", "/keys", summary="The page on keys", policy=Policy.READ, responses={200: _PAGE})
@@ -32,6 +45,62 @@ async def keys_page(request: web.Request) -> web.StreamResponse:
         "default_project": DEFAULT_PROJECT,
     }
     return await _page(request, "keys", context, _accounts)
+
+
+@routes.route(
+    "GET",
+    "/usage",
+    summary="The page on usage",
+    policy=Policy.READ,
+    parameters=(
+        Parameter("stretch", "How far back.", _one_of(STRETCHES)),
+        Parameter("by", "What it is divided by.", _one_of(GROUPS)),
+        Parameter("metric", "What the chart shows.", _one_of(METRICS)),
+        Parameter("project", "Only of this project.", STRING),
+    ),
+    responses={200: _PAGE},
+)
+async def usage_page(request: web.Request) -> web.StreamResponse:
+    """Tokens, cost and requests over time, and what is left of the budgets. A parameter that makes no sense is as good as none."""
+    chosen = {
+        "stretch": _known(request, "stretch", STRETCHES, "month"),
+        "by": _known(request, "by", GROUPS, "model"),
+        "metric": _known(request, "metric", METRICS, "tokens"),
+        "project": request.query.get("project", "")[:TEXT_CHARACTERS],
+    }
+    words = {"stretches": STRETCHES, "groups": GROUPS, "metrics": METRICS}
+    options = {
+        "stretch_options": [(name, stretch.words) for name, stretch in STRETCHES.items()],
+        "group_options": [(name, label.lower()) for name, (_, label) in GROUPS.items()],
+        "metric_options": [(name, label.lower()) for name, label in METRICS.items()],
+    }
+    return await _page(request, "usage", {**words, **options, **chosen}, lambda request: _usage(request, chosen))
+
+
+async def _usage(request: web.Request, chosen: Mapping[str, str]) -> dict[str, Any]:
+    office, stretch, project = request.app[SUPERVISOR].office, STRETCHES[chosen["stretch"]], chosen["project"] or None
+    starts = stretch.starts(office.bookkeeper.now_ms())
+    wanted = usage.UsageFilter(project=project, since_ms=starts[0])
+    sums = await office.books.query(usage.sums, wanted, (GROUPS[chosen["by"]][0],), stretch.width_ms)
+    keys = await office.keys() if chosen["by"] == "key" else []
+    labels: dict[str | None, str] = {key.id: f"{key.label} ({key.id})" for key in keys if key.label}
+    filters = {"since": str(starts[0] // MILLISECONDS), **({"project": project} if project else {})}
+    return {
+        **usage_picture(sums, starts, chosen["metric"], labels),
+        "project_options": _project_options([each.name for each in await office.projects()], chosen["project"]),
+        "budgets": [budget_data(one) for one in await standings(office) if project in (None, one.budget.project)],
+        "csv": f"/admin/usage.csv?{urlencode(filters)}",
+    }
+
+
+def _project_options(names: list[str], chosen: str) -> list[tuple[str, str]]:
+    """All of them, each project, and the chosen one even if there is none of that name any more."""
+    return [("", "all projects"), *((name, name) for name in dict.fromkeys([*names, *([chosen] if chosen else [])]))]
+
+
+def _known(request: web.Request, name: str, words: Collection[str], default: str) -> str:
+    given = request.query.get(name, default)
+    return given if given in words else default
 
 
 async def _accounts(request: web.Request) -> dict[str, Any]:
@@ -53,7 +122,7 @@ def key_state(key: KeyRecord, now_ms: int) -> str:
     return "expired" if key.expires_at_ms is not None and key.expires_at_ms <= now_ms else "valid"
 
 
-async def _page(request: web.Request, name: str, context: dict[str, Any], load: Any) -> web.Response:
+async def _page(request: web.Request, name: str, context: dict[str, Any], load: Load) -> web.Response:
     """The page `name`, with what `load` finds in the books; where the books do not answer, `problem` says so in its place."""
     shared = {
         "currency": request.app[SUPERVISOR].settings.accounting.currency,
