@@ -1,14 +1,17 @@
-"""Projects, keys and budgets as JSON; the same for the routes and the pages."""
+"""Projects, keys, budgets and requests on their way as JSON; the same for the routes and the pages."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from supervisor.gateway.accounting.ledger import BudgetStatus
 from supervisor.gateway.accounting.office import Office
+from supervisor.gateway.inflight import InFlightRequest
 from supervisor.storage.accounts import KeyRecord, Period, Project
 from web.fields import iso
+from web.waiting import waiting_data
 
 
 def project_data(office: Office, project: Project) -> dict[str, Any]:
@@ -48,6 +51,29 @@ def budget_data(status: BudgetStatus) -> dict[str, Any]:
         "reserved": status.reserved,
         "remaining": status.remaining,
         "resets_at": iso(status.end_ms),
+    }
+
+
+def in_flight_data(one: InFlightRequest, labels: Mapping[str, str]) -> dict[str, Any]:
+    """One request that is on its way; `labels` are what people call the keys."""
+    request = one.request
+    return {
+        "id": request.id,
+        "object": "request.in_flight",
+        "client_request_id": request.client_request_id,
+        "project": request.project,
+        "key_id": request.key_id,
+        "key_label": None if request.key_id is None else labels.get(request.key_id),
+        "endpoint": request.endpoint,
+        "surface": request.surface,
+        "stream": request.stream,
+        "batch_id": request.batch_id,
+        "accepted_at": iso(request.accepted_at_ms),
+        "seconds": round(one.seconds, 3),
+        "stage": one.stage.value,
+        "instance": one.instance,
+        "waiting": None if one.waiting is None else waiting_data(one.waiting),
+        "completion_tokens": one.usage.completion_tokens,
     }
 
 

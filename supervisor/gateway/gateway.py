@@ -18,6 +18,7 @@ from supervisor.gateway.admission.loads import Loads
 from supervisor.gateway.admission.places import Places
 from supervisor.gateway.calls import Call
 from supervisor.gateway.exchange import Answer, Exchange
+from supervisor.gateway.inflight import InFlight
 from supervisor.gateway.passage import Passage
 from supervisor.gateway.resolve import (
     Candidate,
@@ -43,7 +44,10 @@ FAILURES = frozenset({Outcome.ENGINE_DIED, Outcome.CUT, Outcome.TIMEOUT})
 
 
 class Gateway:
-    """See the module. `traffic` holds the figures, `admission` the waiting lines, `bookkeeper` who pays. All methods are for the loop's thread."""
+    """See the module. `traffic` holds the figures, `admission` the waiting lines, `bookkeeper` who pays, `in_flight` what is on its way.
+
+    All methods are for the loop's thread.
+    """
 
     def __init__(self, fleet: Fleet, settings: Settings, clock: Clock, bookkeeper: Bookkeeper, loads: Loads) -> None:
         self.bookkeeper = bookkeeper
@@ -58,6 +62,7 @@ class Gateway:
         self.admission = Admission(settings.gateway, clock, loads)
         self.traffic = TrafficStats(clock, self.admission.waiting_for)
         self._exchanges: set[Exchange] = set()
+        self.in_flight = InFlight()
         self._is_closed = False
         self._idle = asyncio.Event()
         self._idle.set()
