@@ -20,6 +20,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 from playwright.async_api import Browser, Page, expect
 
 from tests.fixtures.chat_page import ChatPage
@@ -34,7 +35,7 @@ README_SIZE = {"width": 1440, "height": 900}
 SIZES: Mapping[int, dict[str, int]] = {1440: {"width": 1440, "height": 900}, 375: {"width": 375, "height": 812}}
 PATIENCE_MILLISECONDS = 30_000
 SCHEMES = ("light", "dark")
-PAGES = ("keys", "usage")
+PAGES = ("keys", "usage", "requests")
 KEY = "a-key-for-the-picture"
 LOADING = {"load_seconds": 60, "load_by_reading": True}
 SLOWLY = {"retry_base_seconds": 20, "stop_grace_seconds": 300}
@@ -187,6 +188,8 @@ async def accounts(studio: Studio) -> None:
     await site.reach("demo", "ready")
     for name in PAGES:
         await studio.shoot(name, f"/{name}")
+    await studio.shoot("requests-receipt", "/requests", with_a_receipt)
+    await under_way(studio)
     await studio.shoot("keys-new", "/keys", making_a_key)
     await studio.shoot("keys-made", "/keys", made_a_key)
 
@@ -299,6 +302,36 @@ async def furnish(site: Site) -> None:
     ]
     for project, period, unit, amount in budgets:
         await site.send("PUT", "/admin/budgets", {"project": project, "period": period, "unit": unit, "amount": amount})
+
+
+async def under_way(studio: Studio) -> None:
+    """Requests that wait, and others that are answered."""
+    site = studio.site
+    await site.reconfigure({"slow": site.stand_in(), "vision": site.stand_in(knobs={**LOADING, "load_seconds": 300})})
+    await site.tell("slow", token_interval_seconds=2, token_count=1_000)
+    asked = [("slow", True), ("slow", True), ("slow", False), ("vision", True)]
+    clients = [asyncio.create_task(hold(site, model, stream=stream)) for model, stream in asked]
+    for width, viewport in SIZES.items():
+        for scheme in SCHEMES:
+            async with studio.page("/requests", viewport=viewport, color_scheme=scheme) as page:
+                await expect(page.locator("[data-request]")).to_have_count(len(asked))
+                await studio.take(page, f"requests-under-way-{width}-{scheme}")
+    for client in clients:
+        client.cancel()
+    await asyncio.wait(clients)
+
+
+async def hold(site: Site, model: str, *, stream: bool) -> None:
+    """Ask, and listen until cancelled."""
+    body = {"model": model, "messages": [{"role": "user", "content": "hello"}], "stream": stream}
+    async with aiohttp.ClientSession(site.url) as http, http.post("/v1/chat/completions", json=body) as answer:
+        await answer.read()
+
+
+async def with_a_receipt(page: Page) -> None:
+    """The newest."""
+    await page.locator("[data-receipt]").first.click()
+    await expect(page.get_by_role("dialog")).to_be_visible()
 
 
 async def making_a_key(page: Page) -> None:

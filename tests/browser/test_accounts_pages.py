@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import pytest
@@ -64,6 +66,17 @@ async def ask(site: Site, key: str) -> dict[str, int]:
     ):
         assert answer.ok, await answer.text()
         return dict((await answer.json())["usage"])
+
+
+async def refused(site: Site, key: str) -> str:
+    """A chat that is refused; with which code."""
+    body = {"model": "one", "messages": [{"role": "user", "content": "hello"}]}
+    headers = {"Authorization": f"Bearer {key}"}
+    async with (
+        aiohttp.ClientSession(site.url) as http,
+        http.post("/v1/chat/completions", json=body, headers=headers) as answer,
+    ):
+        return str((await answer.json())["error"]["code"])
 
 
 async def test_a_key_is_made_shown_once_and_revoked(books: Site, watcher: Watcher) -> None:
@@ -162,3 +175,51 @@ async def test_usage_without_javascript(books: Site, watcher: Watcher) -> None:
     await page.get_by_label("Of", exact=True).select_option("all projects")
     await page.get_by_role("button", name="Show").click()
     await expect(page.get_by_role("region", name="By project", exact=True)).to_contain_text("default")
+
+
+async def test_a_request_on_its_way_is_seen_and_cancelled(books: Site, watcher: Watcher) -> None:
+    await books.tell("one", token_interval_seconds=60, token_count=8)
+    page = await watcher.open(f"{books.url}/requests")
+    await expect(page.locator("[data-live=in-flight]")).to_contain_text("No request is on its way.")
+    key = await books.send("POST", "/admin/keys", {"label": HOSTILE})
+    client = asyncio.create_task(refused(books, key["key"]))
+    under_way = page.get_by_role("region", name="Requests on their way")
+    await expect(under_way).to_contain_text("at the engine")
+    await expect(under_way).to_contain_text(HOSTILE)
+    cancel = page.get_by_role("button", name="Cancel the request for one")
+    await cancel.click()
+    await page.get_by_role("dialog").get_by_role("button", name="Let it go on").click()
+    await expect(under_way).to_be_visible()
+    await cancel.click()
+    await page.get_by_role("dialog").get_by_role("button", name="Cancel the request").click()
+    assert await client == "cancelled"
+    await expect(under_way).to_have_count(0)
+    first = page.get_by_role("region", name="Requests that were served").locator("tbody tr").first
+    await expect(first).to_contain_text("cancelled")
+    await first.get_by_role("link").click()
+    await expect(page.get_by_role("dialog").locator("[data-part=receipt]")).to_contain_text(key["id"])
+    await assert_sound(page)
+    await page.get_by_role("link", name="On a page of its own").click()
+    await expect(page.locator("[data-part=receipt]")).to_contain_text(HOSTILE)
+    await assert_sound(page)
+
+
+async def test_served_requests_are_found(books: Site, watcher: Watcher) -> None:
+    await books.send("POST", "/admin/projects", {"name": "unused"})
+    page = await watcher.open(f"{books.url}/requests")
+    served = page.get_by_role("region", name="Requests that were served")
+    await expect(served).to_contain_text(HOSTILE)
+    await page.get_by_label("Outcome").select_option("engine_died")
+    await expect(served.locator("tbody tr")).to_have_count(1)
+    await expect(page).to_have_url(re.compile("outcome=engine_died"))
+    await page.goto(f"{books.url}/requests?model={quote(HOSTILE)}")
+    await expect(page.get_by_label("Model")).to_have_value(HOSTILE)
+    await expect(served.locator("tbody tr")).to_have_count(1)
+    await assert_sound(page)
+    await page.get_by_label("Project").select_option("unused")
+    await expect(page.locator("main")).to_contain_text("There is no such request.")
+    watcher.tolerate("ERR_FAILED")
+    await page.route("**/requests/in-flight", lambda route: route.abort())
+    await expect(page.locator("[data-part=live]")).to_contain_text("Not live: as it was at")
+    await page.unroute_all()
+    await expect(page.locator("[data-part=live]")).to_have_text("Live")

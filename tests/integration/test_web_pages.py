@@ -15,7 +15,16 @@ PEOPLE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 @pytest.mark.parametrize(
     ("path", "words"),
-    [("/", "demo"), ("/chat", "demo"), ("/docs", "swagger-ui"), ("/login", "<form"), ("/keys", "default"), ("/usage", "Budgets")],
+    [
+        ("/", "demo"),
+        ("/chat", "demo"),
+        ("/docs", "swagger-ui"),
+        ("/login", "<form"),
+        ("/keys", "default"),
+        ("/usage", "Budgets"),
+        ("/requests", "Served"),
+        ("/requests/in-flight", "No request is on its way"),
+    ],
 )
 async def test_pages_are_rendered_on_the_server(web_house: WebHouse, path: str, words: str) -> None:
     await web_house.serve({"demo": DEMO})

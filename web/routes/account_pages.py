@@ -8,17 +8,21 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
+from supervisor.errors import NotFoundError
+from supervisor.gateway.accounting import reports
 from supervisor.gateway.accounting.callers import DEFAULT_PROJECT
+from supervisor.gateway.traffic import Outcome
 from supervisor.storage import usage
 from supervisor.storage.accounts import BudgetUnit, KeyRecord, Period
 from supervisor.storage.database import StorageUnavailableError
 from supervisor.storage.records import Scope
-from web.account_data import budget_data, key_data, project_data, standings
+from web.account_data import budget_data, in_flight_data, key_data, project_data, standings
 from web.calling import caller_of
 from web.fields import TEXT_CHARACTERS
 from web.keys import SUPERVISOR
 from web.registry import HTML, Parameter, Policy, Reply, RouteTable, Schema
 from web.routes.pages import render
+from web.routes.usage import FILTERS, receipts_page
 from web.schemas import STRING
 from web.usage_data import GROUPS, METRICS, STRETCHES, usage_picture
 
@@ -28,6 +32,9 @@ Load = Callable[[web.Request], Awaitable[dict[str, Any]]]
 """What a page finds in the books."""
 
 MILLISECONDS = 1_000
+IN_FLIGHT_SHOWN = 200
+RECEIPTS_A_PAGE = 50
+FILTER_NAMES = frozenset(parameter.name for parameter in FILTERS)
 _PAGE = Reply("The page.", STRING, HTML)
 
 
@@ -82,14 +89,90 @@ async def _usage(request: web.Request, chosen: Mapping[str, str]) -> dict[str, A
     starts = stretch.starts(office.bookkeeper.now_ms())
     wanted = usage.UsageFilter(project=project, since_ms=starts[0])
     sums = await office.books.query(usage.sums, wanted, (GROUPS[chosen["by"]][0],), stretch.width_ms)
-    keys = await office.keys() if chosen["by"] == "key" else []
-    labels: dict[str | None, str] = {key.id: f"{key.label} ({key.id})" for key in keys if key.label}
+    known = office.bookkeeper.key_labels
+    labels: dict[str | None, str] = {key: f"{label} ({key})" for key, label in known.items() if label}
     filters = {"since": str(starts[0] // MILLISECONDS), **({"project": project} if project else {})}
     return {
         **usage_picture(sums, starts, chosen["metric"], labels),
         "project_options": _project_options([each.name for each in await office.projects()], chosen["project"]),
         "budgets": [budget_data(one) for one in await standings(office) if project in (None, one.budget.project)],
         "csv": f"/admin/usage.csv?{urlencode(filters)}",
+    }
+
+
+@routes.route(
+    "GET",
+    "/requests",
+    summary="The page on requests",
+    policy=Policy.READ,
+    parameters=(*FILTERS, Parameter("after", "Those before that one.", STRING)),
+    responses={200: _PAGE},
+)
+async def requests_page(request: web.Request) -> web.StreamResponse:
+    """What is on its way, and what was served: `GET /v1/requests/in-flight` and `GET /admin/requests` as a page."""
+    models = [model["id"] for model in request.app[SUPERVISOR].gateway.models()]
+    chosen = {name: request.query.get(name, "") for name in ("project", "model", "outcome", "after")}
+    return await _page(request, "requests", {**_under_way(request), "models": models, "chosen": chosen}, _served)
+
+
+@routes.route(
+    "GET",
+    "/requests/in-flight",
+    summary="The part of the page on requests that changes all the time",
+    policy=Policy.READ,
+    responses={200: _PAGE},
+)
+async def in_flight_part(request: web.Request) -> web.StreamResponse:
+    """What is on its way now, as the page has it; the page asks for it every second while somebody looks."""
+    return await _page(request, "_in_flight", _under_way(request), _nothing)
+
+
+@routes.route(
+    "GET",
+    "/requests/{id}",
+    summary="The receipt of a request, as a page",
+    policy=Policy.READ,
+    responses={200: _PAGE, 404: Reply("There is none of that id.", STRING, HTML)},
+)
+async def receipt_page(request: web.Request) -> web.StreamResponse:
+    """`GET /v1/requests/{id}` as a page."""
+    return await _page(request, "receipt", {"page": "requests"}, _receipt)
+
+
+async def _receipt(request: web.Request) -> dict[str, Any]:
+    office, identity = request.app[SUPERVISOR].office, request.match_info["id"]
+    found = await office.books.query(usage.one, identity)
+    if found is None:
+        raise NotFoundError(f"There is no request {identity[:100]!r} in the books.", param="id")
+    return {"receipt": reports.receipt(found), "labels": office.bookkeeper.key_labels}
+
+
+def _under_way(request: web.Request) -> dict[str, Any]:
+    supervisor = request.app[SUPERVISOR]
+    labels = supervisor.office.bookkeeper.key_labels
+    found = supervisor.gateway.in_flight.requests()
+    shown = [in_flight_data(one, labels) for one in found[:IN_FLIGHT_SHOWN]]
+    return {"in_flight": shown, "in_flight_count": len(found)}
+
+
+async def _nothing(request: web.Request) -> dict[str, Any]:
+    return {}
+
+
+async def _served(request: web.Request) -> dict[str, Any]:
+    office = request.app[SUPERVISOR].office
+    given = {name: value for name, value in request.query.items() if value}
+    receipts, following = await receipts_page(office.books, given, RECEIPTS_A_PAGE)
+    filters = {name: value for name, value in given.items() if name in FILTER_NAMES}
+    return {
+        # Those that are on their way stand above.
+        "receipts": [receipt for receipt in receipts if receipt["outcome"] is not None],
+        "labels": office.bookkeeper.key_labels,
+        "older": None if following is None else f"/requests?{urlencode({**filters, 'after': following})}",
+        "newest": f"/requests?{urlencode(filters)}" if "after" in given else None,
+        "csv": f"/admin/usage.csv?{urlencode(filters)}",
+        "project_options": _project_options([each.name for each in await office.projects()], given.get("project", "")),
+        "outcomes": [*(outcome.value for outcome in Outcome), usage.INTERRUPTED],
     }
 
 
