@@ -13,6 +13,7 @@ import asyncio
 import os
 import re
 import signal
+import sqlite3
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -190,6 +191,11 @@ async def accounts(studio: Studio) -> None:
         await studio.shoot(name, f"/{name}")
     await studio.shoot("requests-receipt", "/requests", with_a_receipt)
     await under_way(studio)
+    locker = sqlite3.connect(site.server.data / "llamavisor.db", isolation_level=None)
+    locker.execute("BEGIN IMMEDIATE")
+    await ask(studio, "slow")
+    await studio.shoot("requests-broken", "/requests")
+    locker.close()
     await studio.shoot("keys-new", "/keys", making_a_key)
     await studio.shoot("keys-made", "/keys", made_a_key)
 
@@ -319,6 +325,7 @@ async def under_way(studio: Studio) -> None:
     for client in clients:
         client.cancel()
     await asyncio.wait(clients)
+    await site.tell("slow", token_interval_seconds=0, token_count=8)
 
 
 async def hold(site: Site, model: str, *, stream: bool) -> None:
