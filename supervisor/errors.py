@@ -11,6 +11,7 @@
     │   ├── InstanceNotFoundError   404 instance_not_found
     │   └── ModelNotFoundError      404 model_not_found
     ├── StateConflictError          409 state_conflict
+    ├── RequestCancelledError       409 cancelled
     ├── RequestTimeoutError         408 request_timeout
     ├── PayloadTooLargeError        413 payload_too_large
     ├── InvalidConfigurationError   422 invalid_configuration
@@ -108,6 +109,12 @@ class StateConflictError(LlamavisorError):
     """The state machine refuses this event in this state; `details["state"]` holds the state."""
 
     code, status = "state_conflict", 409
+
+
+class RequestCancelledError(LlamavisorError):
+    """Somebody who may do so ended the request before its answer was complete; it is not to be tried again."""
+
+    code, status = "cancelled", 409
 
 
 class RequestTimeoutError(LlamavisorError):

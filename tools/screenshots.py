@@ -2,7 +2,7 @@
 
     python -m tools.screenshots FOLDER          the whole set: PAGE-STATE-WIDTH-SCHEME.png
     python -m tools.screenshots --readme        docs/images/status.png and docs/images/chat.png
-    python -m tools.screenshots FOLDER chat     only one scene of the set: status, several, chat, others
+    python -m tools.screenshots FOLDER chat     only one scene of the set: status, several, chat, accounts, others
 
 A real server runs for it, on a temporary folder and a free port; what no real engine does on request, the tests' misbehaving server does.
 """
@@ -13,6 +13,7 @@ import asyncio
 import os
 import re
 import signal
+import sqlite3
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -20,10 +21,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 from playwright.async_api import Browser, Page, expect
 
 from tests.fixtures.chat_page import ChatPage
 from tests.fixtures.chromium import Watcher, chromium
+from tests.fixtures.kept_books import keep, weeks_of_use
 from tests.fixtures.site import DEMO, Site
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,6 +36,7 @@ README_SIZE = {"width": 1440, "height": 900}
 SIZES: Mapping[int, dict[str, int]] = {1440: {"width": 1440, "height": 900}, 375: {"width": 375, "height": 812}}
 PATIENCE_MILLISECONDS = 30_000
 SCHEMES = ("light", "dark")
+PAGES = ("keys", "usage", "requests")
 KEY = "a-key-for-the-picture"
 LOADING = {"load_seconds": 60, "load_by_reading": True}
 SLOWLY = {"retry_base_seconds": 20, "stop_grace_seconds": 300}
@@ -170,6 +174,32 @@ async def chat(studio: Studio) -> None:
     await studio.shoot("chat-waiting", "/chat", asking("waiting"))
 
 
+async def accounts(studio: Studio) -> None:
+    """The pages on keys, usage and requests: with nothing in the books, in use, and with books that cannot be read."""
+    site = studio.site
+    await site.end(signal.SIGTERM)
+    await site.start(DEMO, accounting={"prices": {"demo": {"input": "0.15", "output": "0.60"}}})
+    await site.reach("demo", "ready")
+    for name in PAGES:
+        await studio.shoot(f"{name}-empty", f"/{name}")
+    await furnish(site)
+    await site.end(signal.SIGTERM)
+    keep(site.server.data, weeks_of_use())
+    await site.start_again()
+    await site.reach("demo", "ready")
+    for name in PAGES:
+        await studio.shoot(name, f"/{name}")
+    await studio.shoot("requests-receipt", "/requests", with_a_receipt)
+    await under_way(studio)
+    locker = sqlite3.connect(site.server.data / "llamavisor.db", isolation_level=None)
+    locker.execute("BEGIN IMMEDIATE")
+    await ask(studio, "slow")
+    await studio.shoot("requests-broken", "/requests")
+    locker.close()
+    await studio.shoot("keys-new", "/keys", making_a_key)
+    await studio.shoot("keys-made", "/keys", made_a_key)
+
+
 async def others(studio: Studio) -> None:
     """The pages that have one state only, and a status page whose server is gone."""
     await studio.shoot("docs", "/docs", described)
@@ -258,6 +288,72 @@ def asking(end: str) -> Callable[[Page], Awaitable[None]]:
     return prepare
 
 
+async def furnish(site: Site) -> None:
+    """Projects, keys and budgets, one of which is used up."""
+    for name in ("shop", "website", "search"):
+        await site.send("POST", "/admin/projects", {"name": name, "limits": {"requests_per_minute": 600}})
+    keys = [
+        ("laptop", "default", ["inference"]),
+        ("checkout", "shop", ["inference", "read"]),
+        ("crawler", "search", ["inference"]),
+    ]
+    for label, project, scopes in keys:
+        await site.send("POST", "/admin/keys", {"label": label, "project": project, "scopes": scopes})
+    old = await site.send("POST", "/admin/keys", {"label": "the intern’s", "project": "website"})
+    await site.send("DELETE", f"/admin/keys/{old['id']}")
+    budgets = [
+        ("shop", "month", "micros", 25_000_000),
+        ("website", "day", "tokens", 2_000_000),
+        ("search", "week", "tokens", 0),
+    ]
+    for project, period, unit, amount in budgets:
+        await site.send("PUT", "/admin/budgets", {"project": project, "period": period, "unit": unit, "amount": amount})
+
+
+async def under_way(studio: Studio) -> None:
+    """Requests that wait, and others that are answered."""
+    site = studio.site
+    await site.reconfigure({"slow": site.stand_in(), "vision": site.stand_in(knobs={**LOADING, "load_seconds": 300})})
+    await site.tell("slow", token_interval_seconds=2, token_count=1_000)
+    asked = [("slow", True), ("slow", True), ("slow", False), ("vision", True)]
+    clients = [asyncio.create_task(hold(site, model, stream=stream)) for model, stream in asked]
+    for width, viewport in SIZES.items():
+        for scheme in SCHEMES:
+            async with studio.page("/requests", viewport=viewport, color_scheme=scheme) as page:
+                await expect(page.locator("[data-request]")).to_have_count(len(asked))
+                await studio.take(page, f"requests-under-way-{width}-{scheme}")
+    for client in clients:
+        client.cancel()
+    await asyncio.wait(clients)
+    await site.tell("slow", token_interval_seconds=0, token_count=8)
+
+
+async def hold(site: Site, model: str, *, stream: bool) -> None:
+    """Ask, and listen until cancelled."""
+    body = {"model": model, "messages": [{"role": "user", "content": "hello"}], "stream": stream}
+    async with aiohttp.ClientSession(site.url) as http, http.post("/v1/chat/completions", json=body) as answer:
+        await answer.read()
+
+
+async def with_a_receipt(page: Page) -> None:
+    """The newest."""
+    await page.locator("[data-receipt]").first.click()
+    await expect(page.get_by_role("dialog")).to_be_visible()
+
+
+async def making_a_key(page: Page) -> None:
+    """The dialog."""
+    await page.get_by_role("button", name="New key").click()
+    await page.get_by_label("Label").fill("notebook")
+
+
+async def made_a_key(page: Page) -> None:
+    """What it shows at last."""
+    await making_a_key(page)
+    await page.get_by_role("button", name="Make the key").click()
+    await expect(page.get_by_label("The new key")).to_be_visible()
+
+
 async def described(page: Page) -> None:
     """Swagger UI has drawn the description."""
     await expect(page.locator(".opblock").first).to_be_visible()
@@ -272,7 +368,13 @@ async def main(arguments: list[str]) -> int:
     folder = README_FOLDER if is_readme else Path(arguments[0])
     folder.mkdir(parents=True, exist_ok=True)
     expect.set_options(timeout=PATIENCE_MILLISECONDS)
-    scenes: dict[str, Scene] = {"status": status, "several": several, "chat": chat, "others": others}
+    scenes: dict[str, Scene] = {
+        "status": status,
+        "several": several,
+        "chat": chat,
+        "accounts": accounts,
+        "others": others,
+    }
     wanted = [readme] if is_readme else [scene for name, scene in scenes.items() if name in (arguments[1:] or scenes)]
     with tempfile.TemporaryDirectory() as home:
         site = Site(Path(home))

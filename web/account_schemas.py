@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from supervisor.gateway.inflight import Stage
 from supervisor.storage.accounts import BudgetUnit, Period
 from supervisor.storage.records import Scope
 from web.registry import Schema
@@ -74,6 +75,35 @@ _USAGE: dict[str, Schema] = {
             "data": array(record({"object": STRING, "start_time": INTEGER, "end_time": INTEGER, "results": array({"type": "object"})})),
             "has_more": BOOLEAN,
             "next_page": _OPTIONAL_TEXT,
+        }
+    ),
+    "InFlightRequest": record(
+        {
+            "id": STRING,
+            "object": {"const": "request.in_flight"},
+            "client_request_id": _OPTIONAL_TEXT,
+            "project": STRING,
+            "key_id": _OPTIONAL_TEXT,
+            "key_label": _OPTIONAL_TEXT,
+            "endpoint": described(STRING, "What was asked for."),
+            "surface": STRING,
+            "stream": BOOLEAN,
+            "batch_id": _OPTIONAL_TEXT,
+            "accepted_at": STRING,
+            "seconds": described(NUMBER, "Since then."),
+            "stage": {"type": "string", "enum": [stage.value for stage in Stage]},
+            "instance": described(_OPTIONAL_TEXT, "Null while it waits."),
+            "waiting": optional(
+                record(
+                    {
+                        "position": described(INTEGER, "1 is next."),
+                        "estimate_seconds": NUMBER,
+                        "state": described(STRING, "Of the instance."),
+                        "progress": described(optional(NUMBER), "Of the load of the model, 0 to 1."),
+                    }
+                )
+            ),
+            "completion_tokens": described(INTEGER, "Counted so far, of a stream."),
         }
     ),
     "Receipt": record(

@@ -17,8 +17,10 @@ from web.keys import ASSETS, SUPERVISOR
 from web.live.limits import LiveLimits
 from web.live.server import LiveServer
 from web.middlewares import middlewares
+from web.page_filters import FILTERS
 from web.registry import REGISTRY, Registry
 from web.routes import (
+    account_pages,
     accounts,
     admin,
     batch,
@@ -56,6 +58,7 @@ TABLES = (
     sockets,
     metrics,
     pages,
+    account_pages,
     docs,
 )
 
@@ -80,6 +83,7 @@ def _add_templates(app: web.Application) -> None:
     loader = jinja2.FileSystemLoader(TEMPLATES_FOLDER)
     environment = aiohttp_jinja2.setup(app, loader=loader, autoescape=True)
     environment.globals["static_url"] = app[ASSETS].url
+    environment.filters.update(FILTERS)
 
 
 def _add_live_parts(app: web.Application, limits: LiveLimits) -> None:

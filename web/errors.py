@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from supervisor.errors import BudgetExceededError, LlamavisorError
+from supervisor.errors import BudgetExceededError, LlamavisorError, RequestCancelledError
 
 MILLISECONDS = 1_000
 SERVER_ERROR_STATUS = 500
@@ -57,11 +57,13 @@ def error_body(error: LlamavisorError) -> dict[str, Any]:
 def error_headers(error: LlamavisorError) -> dict[str, str]:
     """When trying again makes sense: `Retry-After` (whole seconds, rounded up), `retry-after-ms`, `x-should-retry`.
 
-    What does not come back by itself (an instance that is stopped, a budget that is used up) says so, for OpenAI's SDKs would try again all the same.
+    What does not come back by itself (an instance that is stopped, a budget that is used up) or is not to come back (a request that was cancelled)
+    says so, for OpenAI's SDKs would try again all the same.
     """
     seconds = error.retry_after_seconds
     if seconds is None:
-        return {"x-should-retry": "false"} if error.status in FINAL_UNLESS_TIMED else {}
+        is_final = error.status in FINAL_UNLESS_TIMED or isinstance(error, RequestCancelledError)
+        return {"x-should-retry": "false"} if is_final else {}
     return {
         "Retry-After": str(max(1, math.ceil(seconds))),
         "retry-after-ms": str(int(seconds * MILLISECONDS)),

@@ -3,8 +3,8 @@
 import { ApiError } from "./api";
 import type { Answer } from "./chat_state";
 import { AnswerReader, type ChatRequest, openStream, readAnswer } from "./chat_stream";
-import type { LlamaServiceStatus } from "./types";
-import { whyNotReady } from "./words";
+import type { LlamaServiceState, LlamaServiceStatus } from "./types";
+import { turnText, whyNotReady } from "./words";
 
 /** What a run needs to know about the instance that will answer. */
 export interface Readiness {
@@ -13,6 +13,8 @@ export interface Readiness {
 }
 
 const NOT_AVAILABLE = 503;
+const READY: readonly LlamaServiceState[] = ["ready"];
+const SERVED_OR_LOADED: readonly LlamaServiceState[] = ["ready", "starting", "initial"];
 const MAX_REFUSALS = 20;
 const REFUSED_WAIT_SECONDS = 1;
 const REFUSED_WAIT_MAX_SECONDS = 10;
@@ -43,8 +45,7 @@ export class AnswerRun {
   /** Resolves when the answer has ended, however. */
   async run(): Promise<void> {
     try {
-      const body = await this.open();
-      await this.read(body);
+      await this.open();
     } catch (error) {
       if (this.aborter.signal.aborted) this.end("stopped", null);
       else if (error instanceof ApiError) this.end("failed", error.message);
@@ -52,11 +53,13 @@ export class AnswerRun {
     }
   }
 
-  private async open(): Promise<ReadableStream<Uint8Array>> {
+  private async open(): Promise<void> {
     for (let refusals = 0; ; refusals += 1) {
-      await this.untilReady();
+      // The server may load the model for whoever asks, and tells of it; once it has refused, waiting is for us.
+      await this.untilReady(refusals === 0 ? SERVED_OR_LOADED : READY);
       try {
-        return await openStream(this.request, this.aborter.signal);
+        await this.read(await openStream(this.request, this.aborter.signal));
+        return;
       } catch (error) {
         if (!(error instanceof ApiError) || error.status !== NOT_AVAILABLE || refusals >= MAX_REFUSALS) throw error;
         this.wait(error.message);
@@ -66,11 +69,11 @@ export class AnswerRun {
   }
 
   /** An instance that is not known yet does not hold the request up: the server then has the word. */
-  private untilReady(): Promise<void> {
+  private untilReady(states: readonly LlamaServiceState[]): Promise<void> {
     return new Promise((resolve, reject) => {
       const settle = (): boolean => {
         const instance = this.readiness.instance();
-        if (!this.aborter.signal.aborted && instance && instance.status !== "ready") {
+        if (!this.aborter.signal.aborted && instance && !states.includes(instance.status)) {
           this.wait(whyNotReady(instance));
           return false;
         }
@@ -107,10 +110,10 @@ export class AnswerRun {
 
   private async read(body: ReadableStream<Uint8Array>): Promise<void> {
     const reader = new AnswerReader(() => performance.now());
-    this.answer.status = "streaming";
     this.answer.note = null;
     const isWhole = await readAnswer(body, reader, this.aborter.signal, () => this.take(reader));
     this.take(reader);
+    if (reader.refusal && !this.aborter.signal.aborted) throw reader.refusal;
     if (!isWhole && !this.aborter.signal.aborted) await delay(LEAVING_MILLISECONDS);
     if (reader.isComplete) {
       this.answer.reachedLimit = reader.finishReason === "length";
@@ -126,8 +129,9 @@ export class AnswerRun {
     return isWhole ? UNFINISHED : LOST;
   }
 
-  private take({ text, reasoning, tokens, tokensPerSecond }: AnswerReader): void {
-    Object.assign(this.answer, { text, reasoning, tokens, tokensPerSecond });
+  private take({ text, reasoning, tokens, tokensPerSecond, waiting }: AnswerReader): void {
+    const now = waiting ? { status: "waiting", note: turnText(waiting) } : { status: "streaming", note: null };
+    Object.assign(this.answer, { text, reasoning, tokens, tokensPerSecond, ...now });
     this.onChange();
   }
 

@@ -1,9 +1,10 @@
 /** A streamed chat completion: the request, and what its events mean. */
 
-import { type ErrorBody, postJson } from "./api";
+import { ApiError, type ErrorBody, postJson } from "./api";
 import type { ChatMessage } from "./chat_state";
 import type { Sampling } from "./chat_settings";
 import { readSse } from "./sse";
+import type { Turn } from "./words";
 
 interface Chunk extends ErrorBody {
   choices?: { delta?: { content?: string | null; reasoning_content?: string | null }; finish_reason?: string | null }[];
@@ -13,6 +14,12 @@ interface Chunk extends ErrorBody {
 
 /** Pieces that come in one burst tell nothing about the rate. */
 const MEASURABLE_SECONDS = 0.2;
+/** The event that tells what a request waits for, and the header that asks for it. */
+const WAITING_EVENT = "llamavisor.waiting";
+const ASK_FOR_PROGRESS = { "x-llamavisor-progress": "1" };
+const NOT_AVAILABLE = 503;
+/** What is wrong with the engine is not mended by asking again. */
+const ENGINE_FAILED = /^(engine_|incomplete_answer|internal_error)/;
 const MALFORMED = "the server sent something that is no JSON";
 
 /**
@@ -26,6 +33,10 @@ export class AnswerReader {
   finishReason: string | null = null;
   /** Why the stream failed, in the server's words. */
   failure: string | null = null;
+  /** What the request waits for, while it does. */
+  waiting: Turn | null = null;
+  /** The failure, when the request had not had its turn yet: nothing is lost, and with the status 503 it may be asked again. */
+  refusal: ApiError | null = null;
   private pieces = 0;
   private usageTokens: number | null = null;
   private statedRate: number | null = null;
@@ -47,7 +58,11 @@ export class AnswerReader {
   }
 
   /** Take the data of one event in; false when nothing after it matters. */
-  take(data: string): boolean {
+  take(data: string, event = "message"): boolean {
+    if (event === WAITING_EVENT) {
+      this.waiting = JSON.parse(data) as Turn;
+      return true;
+    }
     if (data === "[DONE]") {
       this.isComplete = true;
       return false;
@@ -55,8 +70,10 @@ export class AnswerReader {
     const chunk = parse(data);
     if (chunk === null || chunk.error) {
       this.failure = chunk?.error?.message ?? MALFORMED;
+      if (this.waiting && chunk?.error) this.refusal = refusalOf(this.failure, chunk.error);
       return false;
     }
+    this.waiting = null;
     this.takeChunk(chunk);
     return true;
   }
@@ -80,6 +97,12 @@ export class AnswerReader {
   }
 }
 
+/** What would have been an answer with a status, had the stream not begun in order to tell of the waiting. */
+function refusalOf(message: string, { type, code }: NonNullable<ErrorBody["error"]>): ApiError {
+  const passes = type === "server_error" && !ENGINE_FAILED.test(code ?? "");
+  return new ApiError(message, passes ? NOT_AVAILABLE : 0, code ?? null);
+}
+
 function parse(data: string): Chunk | null {
   try {
     const value: unknown = JSON.parse(data);
@@ -99,7 +122,7 @@ export interface ChatRequest {
 /** Ask; resolves with the body once the server has accepted. Rejects with ApiError. */
 export async function openStream({ model, messages, sampling }: ChatRequest, signal: AbortSignal): Promise<ReadableStream<Uint8Array>> {
   const body = { model, messages, ...sampling, stream: true, stream_options: { include_usage: true } };
-  const response = await postJson("/v1/chat/completions", body, signal);
+  const response = await postJson("/v1/chat/completions", body, signal, ASK_FOR_PROGRESS);
   if (!response.body) throw new Error("The browser gives no body to read");
   return response.body;
 }
@@ -112,8 +135,8 @@ export async function readAnswer(
   onPiece: () => void,
 ): Promise<boolean> {
   try {
-    for await (const { data } of readSse(body)) {
-      const goesOn = reader.take(data);
+    for await (const { data, event } of readSse(body)) {
+      const goesOn = reader.take(data, event);
       onPiece();
       if (!goesOn) break;
     }

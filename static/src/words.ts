@@ -1,6 +1,6 @@
 /** What the pages say about an instance. Pure. */
 
-import { formatCountdown } from "./format";
+import { formatCountdown, formatDuration, formatPercent } from "./format";
 import type { LlamaServiceState, LlamaServiceStatus } from "./types";
 
 /** The colour family of a state. */
@@ -136,6 +136,29 @@ export function whyNotReady(status: LlamaServiceStatus): string {
     default:
       return `${instance} is ${headline}`;
   }
+}
+
+/** What a waiting request is told: its place in line (1 is next), seconds as far as anybody knows, the model's state and load (0 to 1). */
+export interface Turn {
+  position: number;
+  estimate_seconds: number;
+  state: LlamaServiceState;
+  progress: number | null;
+}
+
+/** `3rd in line, about 12 s`; `the model is loading, 60 %`. */
+export function turnText({ position, estimate_seconds: seconds, state, progress }: Turn): string {
+  const place = position > 1 ? `${ordinal(position)} in line` : "next in line";
+  if (state === "ready") return seconds >= 1 ? `${place}, about ${formatDuration(seconds)}` : place;
+  const load = progress === null ? "the model is loading" : `the model is loading, ${formatPercent(progress)}`;
+  return position > 1 ? `${load}; ${place}` : load;
+}
+
+/** `1st`, `2nd`, `3rd`, `11th`, `21st`. */
+export function ordinal(value: number): string {
+  const teen = value % 100 > 10 && value % 100 < 14;
+  const ending = teen ? "th" : (["th", "st", "nd", "rd"][value % 10] ?? "th");
+  return `${value}${ending}`;
 }
 
 /** Whether `state` passes by itself, so that waiting helps. */

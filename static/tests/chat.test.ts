@@ -63,6 +63,31 @@ test("a body that breaks leaves the answer incomplete", async () => {
   assert.equal(reader.isComplete, false);
 });
 
+const told = (position: number): string => JSON.stringify({ position, estimate_seconds: 4, state: "ready", progress: null });
+
+test("what a request waits for is no part of the answer, and over with the first token", () => {
+  const reader = new AnswerReader(() => 0);
+  assert.equal(reader.take(told(3), "llamavisor.waiting"), true);
+  assert.equal(reader.waiting?.position, 3);
+  reader.take(piece("Hello"));
+  assert.equal(reader.waiting, null);
+  assert.equal(reader.text, "Hello");
+});
+
+test("a failure in the line is a refusal; only what passes is asked again", () => {
+  const rows: [string, string, number][] = [
+    ["server_error", "queue_deadline", 503], ["server_error", "engine_died", 0], ["invalid_request_error", "cancelled", 0],
+  ];
+  for (const [type, code, status] of rows) {
+    const reader = new AnswerReader(() => 0);
+    reader.take(told(1), "llamavisor.waiting");
+    reader.take(JSON.stringify({ error: { message: "no", type, code } }));
+    assert.equal(reader.refusal?.status, status, code);
+  }
+  const late = reading(piece("Hel"), '{"error":{"message":"no","type":"server_error","code":"queue_deadline"}}');
+  assert.equal(late.refusal, null);
+});
+
 test("the messages are the system prompt and the answers in sight", () => {
   const turns = [...answered("Hi", "Hello"), userTurn("And?"), assistantTurn("demo")];
   assert.deepEqual(messagesFor(turns, "Be brief."), [

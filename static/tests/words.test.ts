@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { instanceFor, modelOptions } from "../src/models";
 import { mergeHistory } from "../src/timeline";
 import type { HistoryEntry, LlamaModel, LlamaServiceState } from "../src/types";
-import { type Action, actionRules, headlineOf, summarise, toneOf, whyNotReady } from "../src/words";
+import { type Action, actionRules, headlineOf, summarise, toneOf, turnText, whyNotReady } from "../src/words";
 import { statusOf } from "./statuses";
 
 const crashed = statusOf({ status: "crashed", headline: "crashed — killed by signal 9 — retry 1/5", nextRetryAt: 10_000, retries: 1 });
@@ -90,4 +90,15 @@ test("a choice is an instance, or a model of one that serves several", () => {
   assert.equal(instanceFor("tiny", [single, router], "demo")?.instance, "demo");
   assert.equal(instanceFor("", [single, router], "demo")?.instance, "demo");
   assert.equal(instanceFor("unknown", [single, router], "demo"), undefined);
+});
+
+test("a place in line, in words", () => {
+  const rows: [number, number, LlamaServiceState, number | null, string][] = [
+    [1, 0.4, "ready", null, "next in line"], [3, 12.3, "ready", null, "3rd in line, about 12 s"], [22, 0, "ready", null, "22nd in line"],
+    [112, 0, "ready", null, "112th in line"], [1, 0, "starting", 0.6, "the model is loading, 60 %"],
+    [2, 0, "initial", null, "the model is loading; 2nd in line"],
+  ];
+  for (const [position, seconds, state, progress, text] of rows) {
+    assert.equal(turnText({ position, estimate_seconds: seconds, state, progress }), text);
+  }
 });

@@ -8,13 +8,14 @@ from typing import Annotated, Any
 import typer
 import typer.main
 
-from supervisor.cli import chat, completion, config, control, doctor, logs, models, serve
+from supervisor.cli import accounts, chat, completion, config, control, doctor, logs, models, serve
 from supervisor.cli.options import FLAG, ending
 from supervisor.cli.outcome import ExitCode, exit_code_of
 from supervisor.errors import LlamavisorError
 
 PROGRAM = "llamavisor"
 RUNNING = "The running server"
+ACCOUNTS = "Who uses it, and how much"
 MACHINE = "This machine"
 USING = "Using it"
 
@@ -64,6 +65,11 @@ app.command(epilog=control.RESTART_ENDING, rich_help_panel=RUNNING)(control.rest
 app.command(epilog=logs.LOGS_ENDING, rich_help_panel=RUNNING)(logs.logs)
 app.command(name="reload", epilog=control.RELOAD_ENDING, rich_help_panel=RUNNING)(control.reload_configuration)
 app.command(epilog=control.SHUTDOWN_ENDING, rich_help_panel=RUNNING)(control.shutdown)
+app.add_typer(accounts.projects, name="projects", rich_help_panel=ACCOUNTS)
+app.add_typer(accounts.keys, name="keys", rich_help_panel=ACCOUNTS)
+app.add_typer(accounts.budgets, name="budgets", rich_help_panel=ACCOUNTS)
+app.command(epilog=accounts.USAGE_ENDING, rich_help_panel=ACCOUNTS)(accounts.usage)
+app.command(epilog=accounts.REQUESTS_ENDING, rich_help_panel=ACCOUNTS)(accounts.requests)
 app.add_typer(config.app, name="config", rich_help_panel=MACHINE)
 app.command(epilog=doctor.DOCTOR_ENDING, rich_help_panel=MACHINE)(doctor.doctor)
 app.command(epilog=completion.COMPLETION_ENDING, rich_help_panel=MACHINE)(completion.completion)

@@ -21,6 +21,7 @@ ERROR_STATUS = 400
 UNAUTHORIZED = 401
 
 Query = Mapping[str, str | int]
+Body = Mapping[str, Any]
 
 
 class Client:
@@ -52,9 +53,17 @@ class Client:
         """The JSON that a GET of `path` answers."""
         return await self._ask("GET", path, query)
 
-    async def post(self, path: str, query: Query | None = None) -> Any:
-        """The JSON that a POST to `path`, without a body, answers."""
-        return await self._ask("POST", path, query)
+    async def post(self, path: str, query: Query | None = None, *, body: Body | None = None) -> Any:
+        """The JSON that a POST of `body` to `path` answers; None: without a body."""
+        return await self._ask("POST", path, query, body)
+
+    async def put(self, path: str, body: Body) -> Any:
+        """The JSON that a PUT of `body` to `path` answers."""
+        return await self._ask("PUT", path, None, body)
+
+    async def delete(self, path: str, query: Query | None = None) -> Any:
+        """The JSON that a DELETE of `path` answers."""
+        return await self._ask("DELETE", path, query)
 
     async def follow(
         self, path: str, query: Query | None = None, *, last_event_id: str | None = None
@@ -66,19 +75,19 @@ class Client:
         async for event in self._stream("GET", path, SILENCE_SECONDS, params=query, headers=headers):
             yield event
 
-    async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[ServerSentEvent]:
+    async def stream(self, path: str, body: Body) -> AsyncGenerator[ServerSentEvent]:
         """POST `body` as JSON and yield the events of the answer. Waits as long as the server does: reading a prompt can take minutes."""
         async for event in self._stream("POST", path, None, json=body, headers={"Accept": "text/event-stream"}):
             yield event
 
-    async def _ask(self, method: str, path: str, query: Query | None) -> Any:
+    async def _ask(self, method: str, path: str, query: Query | None, body: Body | None = None) -> Any:
         timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS, sock_connect=CONNECT_SECONDS)
         try:
-            async with self._request(method, path, params=query, timeout=timeout) as response:
-                body = await response.read()
+            async with self._request(method, path, params=query, json=body, timeout=timeout) as response:
+                answer = await response.read()
         except (aiohttp.ClientError, OSError) as error:
             self._give_up(error)
-        return self._understood(response, body)
+        return self._understood(response, answer)
 
     async def _stream(
         self, method: str, path: str, silence_seconds: float | None, **options: Any

@@ -1,4 +1,4 @@
-"""`llamavisor completion`: the script that teaches a shell our commands and the names of instances."""
+"""`llamavisor completion`: the script that teaches a shell our commands and the names of instances, projects and keys."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ COMPLETION_ENDING = ending(
     "llamavisor completion fish > ~/.config/fish/completions/llamavisor.fish",
 )
 COMPLETE_VARIABLE = "_LLAMAVISOR_COMPLETE"
+# Nobody waits longer for a word to be completed.
+ANSWER_SECONDS = 2.0
 
 
 class Shell(StrEnum):
@@ -46,3 +48,30 @@ def complete_instance(incomplete: str) -> list[str]:
     except LlamavisorError:
         return []
     return [name for name in names if name.startswith(incomplete)]
+
+
+def complete_project(context: typer.Context, incomplete: str) -> list[str]:
+    """The names of the running server's projects that begin with what is typed; none when it does not answer."""
+    return _told(context, "/admin/projects", "projects", "name", incomplete)
+
+
+def complete_key(context: typer.Context, incomplete: str) -> list[str]:
+    """As `complete_project`, the ids of its keys."""
+    return _told(context, "/admin/keys", "keys", "id", incomplete)
+
+
+def _told(context: typer.Context, path: str, member: str, field: str, incomplete: str) -> list[str]:
+    import asyncio
+
+    from supervisor.cli.client import Client
+    from supervisor.cli.place import find_server
+
+    async def ask() -> list[str]:
+        async with asyncio.timeout(ANSWER_SECONDS), Client(find_server(context.params.get("url"), data_dir)) as client:
+            return [str(one[field]) for one in (await client.get(path))[member]]
+
+    data_dir = context.params.get("data_dir")
+    try:
+        return [name for name in asyncio.run(ask()) if name.startswith(incomplete)]
+    except (LlamavisorError, TimeoutError):
+        return []

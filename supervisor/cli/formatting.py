@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 MINUTE_SECONDS = 60
 HOUR_SECONDS = 3_600
 DAY_SECONDS = 86_400
 THOUSAND = 1_000
+MICROS = 1_000_000
 
 
 def duration(seconds: float) -> str:
@@ -28,6 +31,19 @@ def size(count: float) -> str:
 def quantity(count: float | None) -> str:
     """A number of things: `950`, `8.0B`; `–` when it is not known."""
     return "–" if count is None else _scaled(count, ("", "K", "M", "B", "T"), space="")
+
+
+def money(micros: int | None) -> str:
+    """Micro-units as the decimal number that they are, with two digits after the point at least: `0.10`, `1,234.000001`; `–` when not known."""
+    if micros is None:
+        return "–"
+    whole, _, fraction = f"{Decimal(micros) / MICROS:,.6f}".partition(".")
+    return f"{whole}.{fraction.rstrip('0').ljust(2, '0')}"
+
+
+def moment(iso: str | None) -> str:
+    """`2026-01-02 15:04Z` of a time in ISO 8601 and UTC; `–` when there is none."""
+    return "–" if iso is None else f"{iso[:10]} {iso[11:16]}Z"
 
 
 def _scaled(count: float, units: tuple[str, ...], *, space: str) -> str:

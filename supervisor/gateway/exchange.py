@@ -252,6 +252,9 @@ class Exchange:
                 self._connection = await self._upstream.send(self, call.path, body, call.headers, alone=alone)
             except CannotConnectError as error:
                 raise await self._explained(UNREACHED) from error
+            if self._cut is not None:
+                self._connection.abort()
+                raise self._cut
         self.listening_since = self._clock.monotonic()
         self._watchman.watch(self)
 

@@ -19,6 +19,7 @@ from supervisor.gateway.admission.places import Places
 from supervisor.gateway.calls import Call
 from supervisor.gateway.exchange import Answer, Exchange
 from supervisor.gateway.fallbacks import fallback_order
+from supervisor.gateway.inflight import InFlight
 from supervisor.gateway.observing.capture import Capture
 from supervisor.gateway.observing.energy import EnergyBook
 from supervisor.gateway.observing.tracing import Tracing
@@ -47,8 +48,8 @@ FAILURES = frozenset({Outcome.ENGINE_DIED, Outcome.CUT, Outcome.TIMEOUT})
 
 
 class Gateway:
-    """See the module. `traffic` holds the figures, `admission` the waiting lines, `bookkeeper` who pays, `tracing` who follows (None: nobody),
-    `capture` who copies (None: nobody), `energy` what is drawn.
+    """See the module. `traffic` holds the figures, `admission` the waiting lines, `bookkeeper` who pays, `in_flight` what is on its way, `energy` what is
+    drawn, `tracing` who follows, and `capture` who copies (both None: nobody).
 
     All methods are for the loop's thread.
     """
@@ -70,6 +71,7 @@ class Gateway:
         self.traffic = TrafficStats(clock, self.admission.waiting_for)
         self._exchanges: set[Exchange] = set()
         self._fallbacks = settings.gateway.fallbacks
+        self.in_flight = InFlight()
         self._is_closed = False
         self._idle = asyncio.Event()
         self._idle.set()

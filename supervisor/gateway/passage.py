@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from supervisor.errors import LlamavisorError
-from supervisor.gateway.accounting.bookkeeper import Booking, Facts
+from supervisor.gateway.accounting.bookkeeper import Booking
 from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.admission.admission import Place, Waiting
 from supervisor.gateway.admission.places import Places
 from supervisor.gateway.calls import Call
 from supervisor.gateway.exchange import Answer, Exchange
 from supervisor.gateway.fallbacks import CANNOT_SERVE, FIRST_FAILURE
-from supervisor.gateway.observing.energy import METHOD, Charge
-from supervisor.gateway.traffic import Outcome, outcome_of
-from supervisor.storage.records import TokenSource, TokenUsage
+from supervisor.gateway.inflight import InFlightRequest, Stage, cancelled
+from supervisor.gateway.settling import Settling
+from supervisor.storage.records import TokenUsage
 
 if TYPE_CHECKING:
     from supervisor.gateway.gateway import Gateway
-
-MILLISECONDS = 1_000
 
 
 class Passage:
@@ -31,8 +30,8 @@ class Passage:
     """
 
     __slots__ = (
-        "_call", "_caller", "_energy", "_energy_begun", "_fallbacks", "_first_error", "_gateway", "_is_batch", "_is_open", "_on_wait",
-        "_place", "_started_at", "booking", "exchange",
+        "_call", "_caller", "_fallbacks", "_first_error", "_gateway", "_is_batch", "_is_cancelled", "_is_open", "_on_wait", "_outlook",
+        "_place", "_settling", "_started_at", "_waiter", "booking", "exchange",
     )  # fmt: skip
 
     def __init__(
@@ -44,12 +43,14 @@ class Passage:
         self._on_wait = on_wait
         self._is_batch = is_batch
         self._is_open = False
+        self._is_cancelled = False
         self._fallbacks: Iterator[str]
         self._first_error: LlamavisorError | None = None
+        self._waiter: asyncio.Task[Any] | None = None
+        self._outlook: Waiting | None = None
         self._started_at: float
         self._place: Place
-        self._energy_begun: float | None = None
-        self._energy: Charge | None = None
+        self._settling: Settling
         self.booking: Booking
         self.exchange: Exchange
 
@@ -58,14 +59,12 @@ class Passage:
         self._started_at = gateway.began()
         try:
             places = gateway.places_for(self._call, self._call.model)
-            self.booking = gateway.book(self._call, self._caller, places[0].instance.name)
-            if gateway.tracing is not None:
-                self._call = gateway.tracing.follow(self._call, self.booking.request.id)
-            self._fallbacks = iter(gateway.fallbacks_of(self._call, places[0].instance.name))
+            self._book(places[0].instance.name)
             try:
                 await self._enter(places)
             except BaseException as error:
-                self._settle_unserved(error)
+                self._settling.unserved(error)
+                gateway.in_flight.remove(self)
                 raise
         except BaseException:
             gateway.ended()
@@ -76,11 +75,12 @@ class Passage:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
+            self._gateway.in_flight.remove(self)
             if self._is_open:
                 self._close(error)
-                self._settle(error)
+                self._settling.served(self.exchange, self._place, error)
             else:
-                self._settle_unserved(error or RuntimeError("no answer was asked for"))
+                self._settling.unserved(error or RuntimeError("no answer was asked for"))
         finally:
             self._gateway.ended()
 
@@ -95,6 +95,33 @@ class Passage:
                 continue
             if answer.status < FIRST_FAILURE or not await self._stand_in(None, "engine_error"):
                 return answer
+
+    def look(self) -> InFlightRequest:
+        """How it is now, once it is booked."""
+        request = self.booking.request
+        seconds = self._gateway.bookkeeper.clock.monotonic() - self._started_at
+        if not self._is_open:
+            return InFlightRequest(request, Stage.WAITING, seconds, None, self._outlook, TokenUsage())
+        exchange = self.exchange
+        stage = Stage.SENT if exchange.first_byte_ms is None else Stage.STREAMING
+        return InFlightRequest(request, stage, seconds, self._place.instance.name, None, exchange.usage)
+
+    def cancel(self) -> None:
+        """End it before its time, wherever it is; its client is told so."""
+        if self._is_open:
+            self.exchange.cut(cancelled())
+        elif self._waiter is not None and not self._is_cancelled:
+            self._is_cancelled = True
+            self._waiter.cancel()
+
+    def _book(self, instance: str) -> None:
+        gateway = self._gateway
+        self.booking = gateway.book(self._call, self._caller, instance)
+        if gateway.tracing is not None:
+            self._call = gateway.tracing.follow(self._call, self.booking.request.id)
+        self._fallbacks = iter(gateway.fallbacks_of(self._call, instance))
+        self._settling = Settling(gateway, self._call, self.booking)
+        gateway.in_flight.add(self)
 
     async def _stand_in(self, error: LlamavisorError | None, code: str) -> bool:
         """Go on with the next model that takes the request; False when there is none, and all is as it was."""
@@ -126,21 +153,36 @@ class Passage:
         gateway = self._gateway
         try:
             place = gateway.admission.try_place(places)
-            if place is None:
-                place = await gateway.admission.place(
-                    places, self._caller, is_batch=self._is_batch, on_wait=self._on_wait
-                )
-            self._place = place
-            self.exchange = gateway.open(self._call, place, self._started_at)
+            self._place = await self._wait(places) if place is None else place
+            exchange = gateway.open(self._call, self._place, self._started_at)
         except BaseException as error:
             gateway.traffic.begin(places[0].instance.name, self._started_at).end(error)
             raise
-        self.exchange.booking = self.booking
-        self._is_open = True
+        exchange.booking = self.booking
+        self.exchange, self._is_open = exchange, True
+        self._settling.begun(self._place.instance.name)
         if gateway.capture is not None and gateway.capture.is_on:
-            gateway.capture.watch(self._call, self.booking.request, self.exchange)
-        if gateway.energy.is_on:
-            self._energy_begun = gateway.energy.begin(place.instance.name)
+            gateway.capture.watch(self._call, self.booking.request, exchange)
+
+    async def _wait(self, places: Sequence[Places]) -> Place:
+        """A place, in turn; errors as `Admission.place`, and RequestCancelledError."""
+        waiter = self._waiter = asyncio.current_task()
+        assert waiter is not None
+        admission = self._gateway.admission
+        try:
+            return await admission.place(places, self._caller, is_batch=self._is_batch, on_wait=self._tell)
+        except asyncio.CancelledError:
+            # Unless its client has left in the same moment.
+            if self._is_cancelled and not waiter.uncancel():
+                raise cancelled() from None
+            raise
+        finally:
+            self._waiter = None
+
+    def _tell(self, waiting: Waiting) -> None:
+        self._outlook = waiting
+        if self._on_wait is not None:
+            self._on_wait(waiting)
 
     def _note(self, name: str, code: str) -> None:
         self.booking.fallback = f"{name}; {code}"
@@ -148,44 +190,4 @@ class Passage:
     def _close(self, error: BaseException | None) -> None:
         self._is_open = False
         self._gateway.close_exchange(self.exchange, self._place, error)
-        if self._energy_begun is not None:
-            charge = self._gateway.energy.end(self._place.instance.name, self._energy_begun)
-            self._energy = charge if self._energy is None else self._energy.plus(charge)
-            self._energy_begun = None
-
-    def _usage(self) -> TokenUsage:
-        """What the engine told; of an answer that was cut before it could, what was counted, with the prompt as it was estimated if need be."""
-        usage = self.exchange.usage
-        if usage.source is not TokenSource.COUNTED or usage.prompt_tokens:
-            return usage
-        request = self.booking.request
-        estimator = self._gateway.bookkeeper.estimator
-        estimate = estimator.estimate(request.project, request.endpoint, request.surface, len(self._call.body), None)
-        return usage._replace(prompt_tokens=estimate.prompt_tokens)
-
-    def _settle_unserved(self, error: BaseException) -> None:
-        self.booking.settle(outcome_of(error).value, error_code=_code(error), route_reason=self._route_reason())
-
-    def _settle(self, error: BaseException | None) -> None:
-        exchange, place = self.exchange, self._place
-        outcome = exchange.record.outcome or Outcome.OK
-        facts = Facts(
-            error_code=_code(error) or exchange.error_code,
-            model=exchange.model,
-            instance=place.instance.name,
-            route_reason=self._route_reason(),
-            queued_ms=round(place.queued_seconds * MILLISECONDS, 3),
-            first_byte_ms=None if exchange.first_byte_ms is None else round(exchange.first_byte_ms, 3),
-        )
-        if self._energy is not None:
-            millijoules, micrograms = self._energy
-            facts |= Facts(energy_millijoules=millijoules, co2_micrograms=micrograms, energy_method=METHOD)
-        self.booking.settle(outcome.value, self._usage(), **facts)
-
-    def _route_reason(self) -> str | None:
-        fallback = self.booking.fallback
-        return self._call.route_reason if fallback is None else f"fallback: {fallback}"
-
-
-def _code(error: BaseException | None) -> str | None:
-    return error.code if isinstance(error, LlamavisorError) else None
+        self._settling.ended()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from supervisor.clock import Clock
-from supervisor.errors import EngineDeadlineError, EngineDiedError
+from supervisor.errors import EngineDeadlineError, EngineDiedError, RequestCancelledError
 
 TOKEN_WINDOW_SECONDS = 10
 RESPONSE_WINDOW_SECONDS = 60
@@ -21,7 +21,7 @@ class Outcome(StrEnum):
 
     `ok`: complete answer. `client_gone`: the client left, or did not read. `engine_died`: the process or the connection was lost. `engine_error`: the
     engine said that it failed. `cut`: a stream that ended, but not as a whole answer. `timeout`: the engine said nothing for too long. `refused`:
-    not served: the instance is not ready, or the engine found the request wrong.
+    not served: the instance is not ready, or the engine found the request wrong. `cancelled`: somebody who may do so ended it.
     """
 
     OK = "ok"
@@ -31,6 +31,7 @@ class Outcome(StrEnum):
     CUT = "cut"
     TIMEOUT = "timeout"
     REFUSED = "refused"
+    CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,5 +168,7 @@ def outcome_of(error: BaseException) -> Outcome:
         return Outcome.TIMEOUT
     if isinstance(error, EngineDiedError):
         return Outcome.ENGINE_DIED
+    if isinstance(error, RequestCancelledError):
+        return Outcome.CANCELLED
     gone = isinstance(error, asyncio.CancelledError | ConnectionError)
     return Outcome.CLIENT_GONE if gone else Outcome.REFUSED

@@ -1,16 +1,20 @@
 """The chat page when something goes wrong: nothing that was cut is ever shown as complete."""
 
+import re
+
 import pytest
 from playwright.async_api import expect
 
 from tests.fixtures.chat_page import ChatPage
 from tests.fixtures.chromium import Watcher
-from tests.fixtures.site import Site
+from tests.fixtures.site import Site, eventually
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
 # The browser itself reports answers with an error status, and streams that end without their last chunk.
 BROWSER_SAYS_SO = (r"status of 50[23]", r"ERR_INCOMPLETE_CHUNKED")
+# How it is with a waiting request is told often.
+TALKATIVE = {"comment_seconds": 0.2}
 
 
 async def test_a_crash_in_mid_answer_is_marked_and_a_retry_answers(site: Site, watcher: Watcher) -> None:
@@ -63,7 +67,7 @@ async def test_what_comes_in_unusual_pieces_is_complete(stage: Site, watcher: Wa
 
 async def test_a_message_waits_for_the_server_and_is_sent(site: Site, watcher: Watcher) -> None:
     watcher.tolerate(*BROWSER_SAYS_SO)
-    await site.start({"one": site.stand_in(autostart=False)})
+    await site.start({"one": site.stand_in(autostart=False, on_demand=False)})
     chat = await ChatPage.open(watcher, site.url, "one")
     await expect(chat.page.locator('[data-part="hint"]')).to_have_text(
         "one is not running. Start it, and your message is sent when it is ready."
@@ -74,6 +78,33 @@ async def test_a_message_waits_for_the_server_and_is_sent(site: Site, watcher: W
     await chat.page.get_by_role("button", name="Start", exact=True).click()
     await expect(answer).to_have_attribute("data-status", "done")
     await expect(answer.locator(".markdown")).to_contain_text("token7")
+
+
+async def test_a_message_has_its_model_loaded_and_tells_how_far_it_is(site: Site, watcher: Watcher) -> None:
+    loads = {"load_seconds": 2, "load_by_reading": True}
+    await site.start({"one": site.stand_in(autostart=False, knobs=loads)}, gateway=TALKATIVE)
+    chat = await ChatPage.open(watcher, site.url, "one")
+    answer = await chat.send("a question")
+    await expect(answer).to_contain_text(re.compile("Waiting: the model is loading, [0-9]+ %"))
+    await expect(answer).to_have_attribute("data-status", "done")
+
+
+async def test_a_message_that_waits_for_its_turn_tells_its_place(site: Site, watcher: Watcher) -> None:
+    await site.start({"one": site.stand_in(max_in_flight=1)}, gateway=TALKATIVE)
+    await site.tell("one", token_interval_seconds=60)
+    first, second, third = [await ChatPage.open(watcher, site.url, "one") for _ in range(3)]
+    await expect(await first.send("a question")).to_contain_text("Waiting for the first token")
+
+    async def is_sent() -> bool:
+        stages = [each["stage"] for each in (await site.get("/v1/requests/in-flight"))["requests"]]
+        return stages in (["sent"], ["streaming"])
+
+    await eventually(is_sent, "the first request to be at the engine")
+    await expect(await second.send("a question")).to_contain_text("Waiting: next in line")
+    answer = await third.send("a question")
+    await expect(answer).to_contain_text("Waiting: 2nd in line")
+    await second.page.keyboard.press("Escape")
+    await expect(answer).to_contain_text("Waiting: next in line")
 
 
 async def test_the_model_asked_for_is_taken_when_it_arrives(site: Site, watcher: Watcher) -> None:

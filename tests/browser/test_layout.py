@@ -86,7 +86,7 @@ async def test_the_chat_fits_320_pixels(stage: Site, watcher: Watcher) -> None:
     await assert_fits(chat.page)
 
 
-@pytest.mark.parametrize("path", ["/docs", "/login", "/nothing-here"])
+@pytest.mark.parametrize("path", ["/docs", "/login", "/nothing-here", "/usage", "/requests", "/keys"])
 async def test_the_other_pages_fit_320_pixels(stage: Site, watcher: Watcher, path: str) -> None:
     watcher.tolerate(r"status of 404")
     page = await watcher.open(stage.url + path, viewport=NARROW)

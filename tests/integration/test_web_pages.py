@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 
 import pytest
 
 from supervisor.process.states import State
+from tests.fixtures.kept_books import record
+from tests.fixtures.nursery import GENEROUS_SECONDS
 from tests.fixtures.webhouse import DEMO, KEY, WebHouse
 from web.assets import STATIC_FOLDER
 
@@ -14,7 +17,17 @@ PEOPLE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 
 @pytest.mark.parametrize(
-    ("path", "words"), [("/", "demo"), ("/chat", "demo"), ("/docs", "swagger-ui"), ("/login", "<form")]
+    ("path", "words"),
+    [
+        ("/", "demo"),
+        ("/chat", "demo"),
+        ("/docs", "swagger-ui"),
+        ("/login", "<form"),
+        ("/keys", "default"),
+        ("/usage", "Budgets"),
+        ("/requests", "Served"),
+        ("/requests/in-flight", "No request is on its way"),
+    ],
 )
 async def test_pages_are_rendered_on_the_server(web_house: WebHouse, path: str, words: str) -> None:
     await web_house.serve({"demo": DEMO})
@@ -35,6 +48,33 @@ async def test_without_instances_the_pages_still_open(web_house: WebHouse) -> No
     for path in ("/", "/chat"):
         async with web_house.http.get(path, headers=PEOPLE) as answer:
             assert answer.status == 200
+
+
+async def test_pages_say_that_the_books_cannot_be_read(web_house: WebHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supervisor.storage.database.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("supervisor.storage.writer.RETRY_SECONDS", 0.05)
+    await web_house.serve()
+    locker = sqlite3.connect(web_house.data_folder / "llamavisor.db", isolation_level=None)
+    locker.execute("BEGIN IMMEDIATE")
+    served = record(1, 1_000)
+    assert served.settlement is not None
+    web_house.supervisor.office.books.accept(served.request)
+    web_house.supervisor.office.books.settle(served.settlement)
+    monkeypatch.setattr("supervisor.storage.books.FLUSH_SECONDS", 0.2)
+    for path in ("/keys", "/usage", "/requests", "/requests/any"):
+        async with web_house.http.get(path, headers=PEOPLE) as answer:
+            assert (answer.status, answer.content_type) == (503, "text/html"), path
+            assert "The database does not answer." in await answer.text()
+    async with web_house.http.get("/requests/in-flight", headers=PEOPLE) as answer:
+        assert answer.status == 200
+    locker.execute("ROLLBACK")
+    locker.close()
+    monkeypatch.setattr("supervisor.storage.books.FLUSH_SECONDS", GENEROUS_SECONDS)
+    async with web_house.http.get("/requests", headers=PEOPLE) as answer:
+        assert answer.status == 200
+        assert served.request.id in await answer.text()
+    async with web_house.http.get("/requests/any", headers=PEOPLE) as answer:
+        assert answer.status == 404
 
 
 async def test_who_is_not_logged_in_is_led_to_the_login_and_back(web_house: WebHouse) -> None:

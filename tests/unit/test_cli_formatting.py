@@ -2,7 +2,9 @@
 
 import pytest
 
-from supervisor.cli.formatting import duration, quantity, size
+from supervisor.cli.books import micros
+from supervisor.cli.formatting import duration, moment, money, quantity, size
+from supervisor.cli.outcome import UsageProblemError
 from supervisor.cli.output import printable
 
 
@@ -42,6 +44,30 @@ def test_size(count: float, words: str) -> None:
 )
 def test_quantity(count: float | None, words: str) -> None:
     assert quantity(count) == words
+
+
+@pytest.mark.parametrize(
+    ("amount", "words"),
+    [(None, "–"), (0, "0.00"), (100_000, "0.10"), (1, "0.000001"), (1_234_500_000, "1,234.50"), (-5_000_000, "-5.00")],
+)
+def test_money(amount: int | None, words: str) -> None:
+    assert money(amount) == words
+
+
+@pytest.mark.parametrize(("amount", "exact"), [("20", 20_000_000), ("0.1", 100_000), ("0.000001", 1), ("0", 0)])
+def test_money_as_people_write_it_is_exact(amount: str, exact: int) -> None:
+    assert micros(amount) == exact
+
+
+@pytest.mark.parametrize("amount", ["-1", "0.0000001", "ten", "", "NaN", "Infinity", "1e40"])
+def test_what_is_no_money_is_refused(amount: str) -> None:
+    with pytest.raises(UsageProblemError, match="amount of money"):
+        micros(amount)
+
+
+def test_moment() -> None:
+    assert moment("2026-01-02T15:04:05.678Z") == "2026-01-02 15:04Z"
+    assert moment(None) == "–"
 
 
 @pytest.mark.parametrize("text", ["plain", "two\nlines\tand a tab", "naïve – 中文", "👩‍🚀 ❤️", "1\u202f000\u00a0€"])

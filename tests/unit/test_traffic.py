@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from supervisor.errors import EngineDeadlineError, EngineDiedError, NotAvailableError
+from supervisor.errors import EngineDeadlineError, EngineDiedError, NotAvailableError, RequestCancelledError
 from supervisor.gateway.traffic import Outcome, TrafficStats, Window
 
 
@@ -55,6 +55,7 @@ def test_nothing_yet_is_zero_everywhere(stats: TrafficStats) -> None:
         (EngineDiedError("x"), "engine_died"),
         (EngineDeadlineError("x"), "timeout"),
         (NotAvailableError("x"), "refused"),
+        (RequestCancelledError("x"), "cancelled"),
         (asyncio.CancelledError(), "client_gone"),
         (ConnectionResetError(), "client_gone"),
     ],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -11,13 +10,13 @@ from aiohttp import web
 
 from supervisor.errors import MalformedRequestError
 from supervisor.gateway.accounting.callers import DEFAULT_PROJECT
-from supervisor.gateway.accounting.ledger import BudgetStatus
 from supervisor.gateway.accounting.office import Office
-from supervisor.storage.accounts import Budget, BudgetUnit, KeyRecord, Limits, Period, Project
+from supervisor.storage.accounts import Budget, BudgetUnit, Limits, Period, Project
 from supervisor.storage.records import Scope
+from web.account_data import budget_data, key_data, project_data, standings
 from web.account_schemas import LIMIT_NAMES, LIMITS, PERIOD, SCOPE, UNIT
 from web.bodies import read_json_object
-from web.fields import choice, iso, text, whole
+from web.fields import choice, text, whole
 from web.keys import SUPERVISOR
 from web.registry import Body, Parameter, Policy, Reply, RouteTable
 from web.schemas import INTEGER, STRING, array, described, record, ref
@@ -41,7 +40,7 @@ _NONE = {404: Reply("There is none of that name.", ref("Error"))}
 async def list_projects(request: web.Request) -> web.Response:
     """`default` is always there: requests without a key of their own are its."""
     office = _office(request)
-    return web.json_response({"projects": [_project(office, project) for project in await office.projects()]})
+    return web.json_response({"projects": [project_data(office, project) for project in await office.projects()]})
 
 
 @routes.route(
@@ -63,7 +62,7 @@ async def add_project(request: web.Request) -> web.Response:
     document, office = await read_json_object(request, BODY_LIMIT_BYTES), _office(request)
     project = Project(text(document, "name", pattern=PROJECT_PATTERN), _limits(document))
     await office.add_project(project)
-    return web.json_response(_project(office, project), status=201)
+    return web.json_response(project_data(office, project), status=201)
 
 
 @routes.route(
@@ -79,7 +78,7 @@ async def change_project(request: web.Request) -> web.Response:
     document, office = await read_json_object(request, BODY_LIMIT_BYTES), _office(request)
     project = Project(request.match_info["name"], _limits(document))
     await office.change_project(project)
-    return web.json_response(_project(office, project))
+    return web.json_response(project_data(office, project))
 
 
 @routes.route(
@@ -94,7 +93,7 @@ async def list_keys(request: web.Request) -> web.Response:
     """What is kept of them."""
     wanted = request.query.get("project")
     known = await _office(request).keys()
-    return web.json_response({"keys": [_key(key) for key in known if wanted in (None, key.project)]})
+    return web.json_response({"keys": [key_data(key) for key in known if wanted in (None, key.project)]})
 
 
 @routes.route(
@@ -130,7 +129,7 @@ async def add_key(request: web.Request) -> web.Response:
         expires_at_ms=_expiry(document, office),
         limits=_limits(document),
     )
-    return web.json_response({"key": issued.text, **_key(issued.record)}, status=201)
+    return web.json_response({"key": issued.text, **key_data(issued.record)}, status=201)
 
 
 @routes.route(
@@ -159,7 +158,7 @@ async def revoke_key(request: web.Request) -> web.Response:
 )
 async def list_budgets(request: web.Request) -> web.Response:
     """In the period of now."""
-    return web.json_response({"budgets": [_budget(one) for one in await _standings(_office(request))]})
+    return web.json_response({"budgets": [budget_data(one) for one in await standings(_office(request))]})
 
 
 @routes.route(
@@ -190,7 +189,7 @@ async def set_budget(request: web.Request) -> web.Response:
     document, office = await read_json_object(request, BODY_LIMIT_BYTES), _office(request)
     budget = _named_budget(document, whole(document, "amount", minimum=0))
     await office.set_budget(budget)
-    return web.json_response(next(_budget(one) for one in await _standings(office) if one.budget == budget))
+    return web.json_response(next(budget_data(one) for one in await standings(office) if one.budget == budget))
 
 
 @routes.route(
@@ -214,49 +213,6 @@ async def remove_budget(request: web.Request) -> web.Response:
 
 def _office(request: web.Request) -> Office:
     return request.app[SUPERVISOR].office
-
-
-def _project(office: Office, project: Project) -> dict[str, Any]:
-    micros, tokens = office.bookkeeper.ledger.used(project.name, office.bookkeeper.now_ms())[Period.MONTH]
-    return {
-        "name": project.name,
-        "limits": asdict(project.limits),
-        "month": {"tokens": tokens, "cost_micros": micros},
-    }
-
-
-def _key(key: KeyRecord) -> dict[str, Any]:
-    return {
-        "id": key.id,
-        "project": key.project,
-        "label": key.label,
-        "scopes": sorted(key.scopes),
-        "created_at": iso(key.created_at_ms),
-        "expires_at": iso(key.expires_at_ms),
-        "revoked_at": iso(key.revoked_at_ms),
-        "limits": asdict(key.limits),
-    }
-
-
-def _budget(status: BudgetStatus) -> dict[str, Any]:
-    budget = status.budget
-    return {
-        "project": budget.project,
-        "key_id": budget.key_id,
-        "period": budget.period.value,
-        "unit": budget.unit.value,
-        "amount": budget.amount,
-        "spent": status.spent,
-        "reserved": status.reserved,
-        "remaining": status.remaining,
-        "resets_at": iso(status.end_ms),
-    }
-
-
-async def _standings(office: Office) -> list[BudgetStatus]:
-    ledger, now_ms = office.bookkeeper.ledger, office.bookkeeper.now_ms()
-    owners = dict.fromkeys((budget.project, budget.key_id) for budget in await office.budgets())
-    return [status for project, key_id in owners for status in ledger.budget_status(project, now_ms, key_id)]
 
 
 def _named_budget(fields: Mapping[str, Any], amount: int) -> Budget:

@@ -43,7 +43,7 @@ async def status(request: web.Request) -> web.StreamResponse:
     if not prefers_html(request.headers.get("Accept", "")):
         return web.json_response(views.picture(supervisor), headers={"Vary": "Accept"})
     context = {**views.picture(supervisor), "metrics": views.metrics_data(supervisor, None)}
-    return _render(request, "status.html", "status", context)
+    return render(request, "status.html", "status", context)
 
 
 @routes.route("GET", "/chat", summary="The chat page", policy=Policy.READ, responses={200: _PAGE})
@@ -51,13 +51,13 @@ async def chat(request: web.Request) -> web.StreamResponse:
     """Talks to `POST /v1/chat/completions`."""
     supervisor = request.app[SUPERVISOR]
     models = [{"id": model["id"], "status": model["status"]} for model in views.models_data(supervisor)]
-    return _render(request, "chat.html", "chat", {"models": models, "default": default_model(supervisor)})
+    return render(request, "chat.html", "chat", {"models": models, "default": default_model(supervisor)})
 
 
 @routes.route("GET", "/login", summary="The login page", policy=Policy.OPEN, responses={200: _PAGE})
 async def login_page(request: web.Request) -> web.StreamResponse:
     """Asks for the key."""
-    return _render(request, "login.html", "login", {"next": local_path(request.query.get("next")), "failed": False})
+    return render(request, "login.html", "login", {"next": local_path(request.query.get("next")), "failed": False})
 
 
 @routes.route(
@@ -77,7 +77,7 @@ async def login(request: web.Request) -> web.StreamResponse:
     keys = request.app[GUARD].keys
     target = local_path(fields.get("next"))
     if not keys.accepts(fields.get("key")):
-        return _render(request, "login.html", "login", {"next": target, "failed": True}, status=401)
+        return render(request, "login.html", "login", {"next": target, "failed": True}, status=401)
     response = web.HTTPSeeOther(target)
     secure = request.app[GUARD].is_secure(request)
     response.set_cookie(SESSION_COOKIE, keys.session(), path="/", httponly=True, samesite="Strict", secure=secure)
@@ -142,9 +142,10 @@ def default_model(supervisor: Supervisor) -> str | None:
     return str(models[0]["id"]) if models else instances[0].name
 
 
-def _render(
+def render(
     request: web.Request, template: str, page: str, context: dict[str, Any], *, status: int = 200
 ) -> web.Response:
+    """A page, with what every page says; `page` is its name in the navigation."""
     supervisor, keys = request.app[SUPERVISOR], request.app[GUARD].keys
     shared = {"page": page, "version": supervisor.version, "has_key": not keys.is_open}
     response = aiohttp_jinja2.render_template(template, request, {**shared, **context}, status=status)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from aiohttp import web
 
@@ -11,10 +12,13 @@ from supervisor.core import Supervisor
 from supervisor.errors import ForbiddenError, MalformedRequestError, NotFoundError
 from supervisor.gateway.accounting import reports
 from supervisor.gateway.accounting.callers import Caller
+from supervisor.gateway.accounting.keys import require_scope
 from supervisor.storage import usage
 from supervisor.storage.accounts import Period
+from supervisor.storage.books import Books
 from supervisor.storage.records import Scope
 from supervisor.storage.usage import UsageFilter
+from web.account_data import in_flight_data
 from web.bodies import query_integer
 from web.calling import caller_of
 from web.fields import choice, text
@@ -33,7 +37,7 @@ LARGEST_SECONDS = 10**11
 _BAD = {400: Reply("A parameter is wrong; `error.param` names it.", ref("Error"))}
 _FOREIGN = {403: Reply("It is another project's, and the key may not read everything.", ref("Error"))}
 _GONE = {503: Reply("The database does not answer now.", ref("Error"))}
-_FILTERS = (
+FILTERS = (
     Parameter("project", "Only of this project.", STRING),
     Parameter("key_id", "Only by this key.", STRING),
     Parameter("model", "Only to this model.", STRING),
@@ -105,6 +109,49 @@ _buckets_route("/v1/organization/costs", "Costs by time, as OpenAI tells them", 
 
 @routes.route(
     "GET",
+    "/v1/requests/in-flight",
+    summary="Requests that are on their way",
+    policy=Policy.ANY,
+    responses={200: Reply("Oldest first.", record({"requests": array(ref("InFlightRequest"))}))},
+)
+async def list_in_flight(request: web.Request) -> web.Response:
+    """Those that the key may see: its project's, or with the scope `read` everybody's."""
+    supervisor, caller = request.app[SUPERVISOR], caller_of(request)
+    labels = supervisor.office.bookkeeper.key_labels
+    found = [one for one in supervisor.gateway.in_flight.requests() if _may_see(caller, one.request.project)]
+    return web.json_response({"requests": [in_flight_data(one, labels) for one in found]})
+
+
+@routes.route(
+    "DELETE",
+    "/v1/requests/in-flight/{id}",
+    summary="Cancel a request that is on its way",
+    policy=Policy.ANY,
+    responses={
+        200: Reply("It ends now.", record({"id": STRING, "cancelled": {"const": True}})),
+        403: Reply("Another key sent it, and the key's scope is not `admin`.", ref("Error")),
+        404: Reply("It has ended, never was, or is another project's.", ref("Error")),
+    },
+)
+async def cancel_in_flight(request: web.Request) -> web.Response:
+    """Its client gets the error `cancelled`, in the stream if one has begun; the engine stops, and what was used is booked."""
+    in_flight, caller, identity = (
+        request.app[SUPERVISOR].gateway.in_flight,
+        caller_of(request),
+        request.match_info["id"],
+    )
+    found = in_flight.find(identity)
+    if found is None or not _may_see(caller, found.request.project):
+        raise NotFoundError(f"There is no request {identity[:100]!r} on its way.", param="id")
+    is_own = caller.key_id is not None and found.request.key_id == caller.key_id
+    if not is_own:
+        require_scope(caller, Scope.ADMIN)
+    in_flight.cancel(identity)
+    return web.json_response({"id": identity, "cancelled": True})
+
+
+@routes.route(
+    "GET",
     "/v1/requests/{id}",
     summary="The receipt of a request",
     policy=Policy.ANY,
@@ -128,7 +175,7 @@ async def show_receipt(request: web.Request) -> web.Response:
     "/admin/requests",
     summary="Requests that were served",
     policy=Policy.READ,
-    parameters=(*_FILTERS, Parameter("limit", "So many a page.", {**INTEGER, "default": PAGE_DEFAULT, "maximum": PAGE_MOST}),
+    parameters=(*FILTERS, Parameter("limit", "So many a page.", {**INTEGER, "default": PAGE_DEFAULT, "maximum": PAGE_MOST}),
                 Parameter("after", "`next` of the page before.", STRING)),
     responses={
         200: Reply("Newest first; `next` is null on the last page.", record({"requests": array(ref("Receipt")), "next": optional(STRING)})),
@@ -140,11 +187,8 @@ async def list_requests(request: web.Request) -> web.Response:
     """One record for each request that was let in, whatever became of it."""
     limit = query_integer(request.query, "limit", PAGE_DEFAULT, minimum=1, maximum=PAGE_MOST)
     books = request.app[SUPERVISOR].office.books
-    found = await books.query(usage.page, _filter(request.query), limit + 1, _cursor(request.query.get("after")))
-    shown, more = found[:limit], len(found) > limit
-    last = shown[-1].request if more else None
-    following = None if last is None else f"{last.accepted_at_ms}.{last.id}"
-    return web.json_response({"requests": [reports.receipt(one) for one in shown], "next": following})
+    receipts, following = await receipts_page(books, request.query, limit)
+    return web.json_response({"requests": receipts, "next": following})
 
 
 @routes.route(
@@ -152,13 +196,13 @@ async def list_requests(request: web.Request) -> web.Response:
     "/admin/usage.csv",
     summary="Usage records as CSV",
     policy=Policy.READ,
-    parameters=_FILTERS,
+    parameters=FILTERS,
     responses={200: Reply("A line a request, oldest first.", STRING, CSV), **_BAD, **_GONE},
 )
 async def export(request: web.Request) -> web.Response:
     """The columns are those of a receipt; texts that a spreadsheet would take for formulas are quoted with an apostrophe."""
     books = request.app[SUPERVISOR].office.books
-    wanted = _filter(request.query)
+    wanted = filter_of(request.query)
     body = await books.query(lambda connection: "".join(reports.csv_lines(usage.every(connection, wanted))))
     headers = {"Content-Disposition": 'attachment; filename="llamavisor-usage.csv"'}
     return web.Response(text=body, content_type=CSV, headers=headers)
@@ -221,7 +265,18 @@ def _list(request: web.Request, name: str) -> list[str]:
     return [part for value in given for part in value.split(",") if part]
 
 
-def _filter(query: Mapping[str, str]) -> UsageFilter:
+async def receipts_page(books: Books, query: Mapping[str, str], limit: int) -> tuple[list[dict[str, Any]], str | None]:
+    """At most `limit` receipts, newest first, as the parameters of `GET /admin/requests` want them; and its `next`."""
+    found = await books.query(usage.page, filter_of(query), limit + 1, _cursor(query.get("after")))
+    shown, more = found[:limit], len(found) > limit
+    last = shown[-1].request if more else None
+    following = None if last is None else f"{last.accepted_at_ms}.{last.id}"
+    return [reports.receipt(one) for one in shown], following
+
+
+def filter_of(query: Mapping[str, str]) -> UsageFilter:
+    """The records that the parameters want. MalformedRequestError."""
+
     def moment(name: str) -> int | None:
         if name not in query:
             return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, TypedDict, Unpack
 
 from supervisor.clock import Clock
@@ -139,7 +139,8 @@ class Booking:
 class Bookkeeper:
     """See the module. All methods are for the loop's thread.
 
-    `on_settled` are called with each complete record, in order; one that fails is logged and stands in nobody's way.
+    `on_settled` are called with each complete record, in order; one that fails is logged and stands in nobody's way. `key_labels` are what people
+    call the keys, by id; revoked ones too.
     """
 
     def __init__(
@@ -152,6 +153,7 @@ class Bookkeeper:
         self.limits = LimitBook(_limits(settings.limits.key), _limits(settings.limits.project))
         self.estimator = Estimator(_assumptions(settings.reservation))
         self.on_settled: list[Listener] = []
+        self.key_labels: Mapping[str, str] = {}
         self._prices = _prices(settings)
 
     def retune(self, settings: AccountingSettings) -> None:
@@ -166,6 +168,7 @@ class Bookkeeper:
         """Take these in place of all that was known: at boot, and after each change."""
         known = tuple(keys)
         self.keyring.replace(known)
+        self.key_labels = {key.id: key.label for key in known}
         self.limits.set_own(known, projects, self.clock.monotonic())
         self.ledger.set_budgets(budgets)
 

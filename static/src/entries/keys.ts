@@ -1,0 +1,137 @@
+/** The page on keys: makes and revokes keys, adds projects, sets limits and budgets. */
+
+import { amountOf } from "../amounts";
+import { request } from "../api";
+import { FormDialog } from "../dialogs";
+import { announce, bindCopy, part } from "../dom";
+import { localiseTimes } from "../moments";
+import { refresh } from "../refresh";
+
+const DAY_MILLISECONDS = 86_400_000;
+const LIMITS = ["requests_per_minute", "tokens_per_minute", "concurrency"] as const;
+
+type Limits = Partial<Record<(typeof LIMITS)[number], number | null>>;
+
+/** Send JSON to the administration; the answer. */
+async function send(method: string, path: string, body?: unknown): Promise<unknown> {
+  const json = body === undefined ? {} : { headers: { "content-type": "application/json" }, body: JSON.stringify(body) };
+  const response = await request(path, { method, ...json });
+  return response.json();
+}
+
+function textOf(fields: FormData, name: string): string {
+  const value = fields.get(name);
+  return typeof value === "string" ? value.trim() : "";
+}
+
+function limitsOf(fields: FormData): Limits {
+  return Object.fromEntries(LIMITS.filter((name) => textOf(fields, name)).map((name) => [name, Number(textOf(fields, name))]));
+}
+
+function keyBody(fields: FormData): Record<string, unknown> {
+  const days = Number(textOf(fields, "days"));
+  return {
+    project: textOf(fields, "project"),
+    label: textOf(fields, "label"),
+    scopes: fields.getAll("scopes"),
+    limits: limitsOf(fields),
+    ...(days ? { expires_at: new Date(Date.now() + days * DAY_MILLISECONDS).toISOString() } : {}),
+  };
+}
+
+function bindKeyDialog(): void {
+  const dialog = new FormDialog("key", false);
+  const fields = part(dialog.root, "fields");
+  const made = part(dialog.root, "made");
+  const text = part<HTMLInputElement>(dialog.root, "key-text");
+  const show = (key: string): void => {
+    text.value = key;
+    fields.hidden = key !== "";
+    made.hidden = key === "";
+  };
+  dialog.whenSent(async (given) => {
+    const { key } = (await send("POST", "/admin/keys", keyBody(given))) as { key: string };
+    show(key);
+    text.focus();
+    text.select();
+    await refresh();
+  });
+  // The key is not kept any longer than it is in sight.
+  dialog.root.addEventListener("close", () => show(""));
+  bindCopy(part<HTMLButtonElement>(dialog.root, "copy"), () => text.value);
+}
+
+function bindForms(): void {
+  new FormDialog("project").whenSent(async (fields) => {
+    const name = textOf(fields, "name");
+    await send("POST", "/admin/projects", { name, limits: limitsOf(fields) });
+    await refresh();
+    for (const each of document.querySelectorAll<HTMLSelectElement>('[data-options="projects"]')) each.add(new Option(name, name));
+    announce(`The project ${name} is there`);
+  });
+  new FormDialog("budget").whenSent(async (fields) => {
+    const [keyId, unit] = [textOf(fields, "key_id"), textOf(fields, "unit")];
+    const budget = { project: textOf(fields, "project"), period: textOf(fields, "period"), unit, amount: amountOf(textOf(fields, "amount"), unit) };
+    await send("PUT", "/admin/budgets", keyId ? { ...budget, key_id: keyId } : budget);
+    await refresh();
+  });
+}
+
+class RowActions {
+  private readonly limits = new FormDialog("limits");
+  private readonly confirm = new FormDialog("confirm");
+
+  /** What the buttons of the rows do; they come and go, the page stays. */
+  bind(root: HTMLElement): void {
+    root.addEventListener("click", (event) => {
+      const button = event.target instanceof Element ? event.target.closest<HTMLButtonElement>("button") : null;
+      if (button?.dataset["revoke"]) this.revoke(button.dataset["revoke"], button.dataset["name"] ?? "");
+      else if (button?.dataset["project"]) this.change(button.dataset["project"], JSON.parse(button.dataset["limits"] ?? "{}") as Limits);
+      else if (button?.dataset["removeBudget"]) this.remove(JSON.parse(button.dataset["removeBudget"]) as Record<string, string | null>);
+    });
+  }
+
+  private ask(question: string, done: () => Promise<unknown>): void {
+    part(this.confirm.root, "confirm-text").textContent = question;
+    this.confirm.open(async () => {
+      await done();
+      await refresh();
+    });
+  }
+
+  private revoke(id: string, name: string): void {
+    this.ask(`Revoke the key ${name}? From then on it opens nothing, and it cannot be brought back. Requests that are on their way go on.`, () =>
+      send("DELETE", `/admin/keys/${encodeURIComponent(id)}`),
+    );
+  }
+
+  private remove(budget: Record<string, string | null>): void {
+    const given = Object.entries(budget).filter((entry): entry is [string, string] => entry[1] !== null);
+    this.ask(`Remove the budget of ${budget["project"] ?? ""} for each ${budget["period"] ?? ""}? What was spent stays in the books.`, () =>
+      send("DELETE", `/admin/budgets?${new URLSearchParams(given)}`),
+    );
+  }
+
+  private change(project: string, limits: Limits): void {
+    this.limits.open(async (fields) => {
+      await send("PATCH", `/admin/projects/${encodeURIComponent(project)}`, { limits: limitsOf(fields) });
+      await refresh();
+    });
+    for (const name of LIMITS) {
+      const field = this.limits.form.elements.namedItem(name);
+      if (field instanceof HTMLInputElement) field.value = String(limits[name] ?? "");
+    }
+    part(this.limits.root, "title").textContent = `Limits of ${project}`;
+  }
+}
+
+function begin(): void {
+  localiseTimes(document);
+  // Who may change nothing, and who finds the books closed, has no dialogs.
+  if (!document.querySelector("[data-dialog]")) return;
+  bindKeyDialog();
+  bindForms();
+  new RowActions().bind(document.body);
+}
+
+begin();

@@ -1,0 +1,84 @@
+"""What a request has come to when it is over: its tokens, its share of the energy, and the words of its record."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from supervisor.errors import LlamavisorError
+from supervisor.gateway.accounting.bookkeeper import Booking, Facts
+from supervisor.gateway.admission.admission import Place
+from supervisor.gateway.calls import Call
+from supervisor.gateway.exchange import Exchange
+from supervisor.gateway.observing.energy import METHOD, Charge
+from supervisor.gateway.traffic import Outcome, outcome_of
+from supervisor.storage.records import TokenSource, TokenUsage
+
+if TYPE_CHECKING:
+    from supervisor.gateway.gateway import Gateway
+
+MILLISECONDS = 1_000
+
+
+class Settling:
+    """The end of one booking. Tell it of each exchange that the request has (`begun`, `ended`); then, once, how it ended (`served` or `unserved`)."""
+
+    __slots__ = ("_booking", "_call", "_charge", "_gateway", "_metered")
+
+    def __init__(self, gateway: Gateway, call: Call, booking: Booking) -> None:
+        self._gateway = gateway
+        self._call = call
+        self._booking = booking
+        self._metered: tuple[str, float] | None = None
+        self._charge: Charge | None = None
+
+    def begun(self, instance: str) -> None:
+        """The request is at an instance."""
+        energy = self._gateway.energy
+        begun = energy.begin(instance) if energy.is_on else None
+        self._metered = None if begun is None else (instance, begun)
+
+    def ended(self) -> None:
+        """It has left the instance."""
+        if self._metered is not None:
+            charge = self._gateway.energy.end(*self._metered)
+            self._charge = charge if self._charge is None else self._charge.plus(charge)
+            self._metered = None
+
+    def served(self, exchange: Exchange, place: Place, error: BaseException | None) -> None:
+        """It had an exchange to its end, good or bad."""
+        facts = Facts(
+            error_code=_code(error) or exchange.error_code,
+            model=exchange.model,
+            instance=place.instance.name,
+            route_reason=self._route_reason(),
+            queued_ms=round(place.queued_seconds * MILLISECONDS, 3),
+            first_byte_ms=None if exchange.first_byte_ms is None else round(exchange.first_byte_ms, 3),
+        )
+        if self._charge is not None:
+            millijoules, micrograms = self._charge
+            facts |= Facts(energy_millijoules=millijoules, co2_micrograms=micrograms, energy_method=METHOD)
+        outcome = exchange.record.outcome or Outcome.OK
+        self._booking.settle(outcome.value, self._usage(exchange), **facts)
+
+    def unserved(self, error: BaseException) -> None:
+        """Nobody has served it."""
+        reason = self._route_reason()
+        self._booking.settle(outcome_of(error).value, error_code=_code(error), route_reason=reason)
+
+    def _usage(self, exchange: Exchange) -> TokenUsage:
+        """What the engine told; of an answer that was cut before it could, what was counted, with the prompt as it was estimated if need be."""
+        usage = exchange.usage
+        if usage.source is not TokenSource.COUNTED or usage.prompt_tokens:
+            return usage
+        request = self._booking.request
+        estimator = self._gateway.bookkeeper.estimator
+        estimate = estimator.estimate(request.project, request.endpoint, request.surface, len(self._call.body), None)
+        return usage._replace(prompt_tokens=estimate.prompt_tokens)
+
+    def _route_reason(self) -> str | None:
+        fallback = self._booking.fallback
+        return self._call.route_reason if fallback is None else f"fallback: {fallback}"
+
+
+def _code(error: BaseException | None) -> str | None:
+    return error.code if isinstance(error, LlamavisorError) else None
