@@ -27,6 +27,7 @@ from supervisor.gateway.calls import Call
 from supervisor.gateway.exchange import Answer
 from supervisor.gateway.gateway import Gateway
 from supervisor.gateway.idempotency import IdempotencyStore
+from supervisor.gateway.resuming import ResumableStreams
 from supervisor.gateway.routing import BudgetStatus, Router, rerouted
 from supervisor.process import posix
 from supervisor.process.reaper import OrphanReaper
@@ -98,6 +99,7 @@ class Supervisor:
         self.gateway: Gateway
         self.office: Office
         self.batches: Batches
+        self.resumable: ResumableStreams
         self.idempotency = IdempotencyStore(self.clock)
 
     @classmethod
@@ -129,6 +131,7 @@ class Supervisor:
         self.office = await Office.open(self.settings, self.data_folder, self.clock)
         self.placer = Placer(self.fleet, self.folder.path, self.events, self.clock)
         self.gateway = Gateway(self.fleet, self.settings, self.clock, self.office.bookkeeper, self.placer)
+        self.resumable = ResumableStreams(self.gateway, lambda: self.settings.gateway, self.clock)
         self._survivors = find_survivors(self.folder.run_id, self.settings)
         await end_leftovers(self.folder.run_id, keep=self._survivors.values())
         await self.fleet.open(self.settings, self._survivors)
@@ -248,6 +251,7 @@ class Supervisor:
             await self.fleet.stop_all(survivors_too=self._state.stop_survivors)
             kept = {} if self._state.stop_survivors else find_survivors(self.folder.run_id, self.settings)
             await self.gateway.close()
+            await self.resumable.close()
             await self.fleet.close()
             await self.office.close()
             await end_leftovers(self.folder.run_id, keep=kept.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from supervisor.config.fields import Count, GraceSeconds, Seconds, StrictModel
+from supervisor.config.fields import Bytes, Count, GraceSeconds, Seconds, StrictModel
 
 
 class GatewaySettings(StrictModel):
@@ -19,3 +19,13 @@ class GatewaySettings(StrictModel):
         10.0, description="Time that a waiting stream keeps its status open, so that a refusal still has its true one."
     )
     comment_seconds: Seconds = Field(5.0, description="Interval of the comments that keep a waiting stream alive.")
+    resume_seconds: GraceSeconds = Field(
+        60.0,
+        description="Longest time that a stream is kept up without its client, who must have asked for it (`X-Llamavisor-Resume`); 0: none is.",
+    )
+    resume_bytes: Bytes = Field(
+        4 * 1024**2, description="Events kept of each such stream; the oldest go first, and cannot be read again."
+    )
+    resume_streams: Count = Field(
+        64, description="Such streams kept at once; beyond that, streams end with their clients."
+    )
