@@ -45,8 +45,8 @@ async function errorOf(response: Response): Promise<ApiError> {
 }
 
 /** POST a JSON body. */
-export function postJson(path: string, body: unknown, signal?: AbortSignal): Promise<Response> {
-  const headers = { "content-type": "application/json" };
+export function postJson(path: string, body: unknown, signal?: AbortSignal, more: Record<string, string> = {}): Promise<Response> {
+  const headers = { "content-type": "application/json", ...more };
   return request(path, { method: "POST", headers, body: JSON.stringify(body), ...(signal ? { signal } : {}) });
 }
 

@@ -1,8 +1,9 @@
 /** One answer from the first wait to its end. */
 
 import { ApiError } from "./api";
-import type { Answer } from "./chat_state";
-import { AnswerReader, type ChatRequest, openStream, readAnswer } from "./chat_stream";
+import { stopStream } from "./chat_resume";
+import { type Answer, LEFT } from "./chat_state";
+import { AnswerReader, type ChatRequest, type OpenStream, openStream, readAnswer, rejoinStream } from "./chat_stream";
 import type { LlamaServiceStatus } from "./types";
 import { whyNotReady } from "./words";
 
@@ -12,51 +13,72 @@ export interface Readiness {
   subscribe(listener: () => void): () => void;
 }
 
+/** Who wants to know about a run. */
+export interface RunListener {
+  /** The answer differs. */
+  change(): void;
+  /** The server keeps the stream up under this name. */
+  stream(id: string): void;
+}
+
 const NOT_AVAILABLE = 503;
 const MAX_REFUSALS = 20;
 const REFUSED_WAIT_SECONDS = 1;
 const REFUSED_WAIT_MAX_SECONDS = 10;
 /** Browsers break streams off some milliseconds before they tell a page that it is being left; only later is a loss known to be one. */
 const LEAVING_MILLISECONDS = 200;
+const REJOINING = "Joining the answer again";
 const LOST = "the connection to Llamavisor was lost before the answer was complete";
 const UNFINISHED = "the stream ended before the answer was complete";
 
 /**
- * Fills `answer`, calling `onChange` whenever it differs. Waits while the instance is not ready; a refusal with 503 sends it back to
- * waiting. Never rejects for what a server or network can do: the answer says it.
+ * Fills `answer`, telling the listener whenever it differs. Waits while the instance is not ready; a refusal with 503 sends it back to
+ * waiting. Never rejects for what a server or network can do: the answer says it. `asked` is a request, or the id of a stream to join again.
  */
 export class AnswerRun {
   private readonly aborter = new AbortController();
+  private streamId: string | null = null;
 
   constructor(
     private readonly answer: Answer,
-    private readonly request: ChatRequest,
+    private readonly asked: ChatRequest | string,
     private readonly readiness: Readiness,
-    private readonly onChange: () => void,
-  ) {}
+    private readonly listener: RunListener,
+  ) {
+    if (typeof asked === "string") this.streamId = asked;
+  }
 
-  /** End it; what has come stays. */
+  /** End it, at the server too; what has come stays. */
   stop(): void {
     this.aborter.abort();
+    if (this.streamId !== null) void stopStream(this.streamId);
   }
 
   /** Resolves when the answer has ended, however. */
   async run(): Promise<void> {
     try {
-      const body = await this.open();
+      const { body, id } = typeof this.asked === "string" ? await this.rejoin(this.asked) : await this.open(this.asked);
+      this.streamId = id;
+      if (id !== null) this.listener.stream(id);
       await this.read(body);
     } catch (error) {
       if (this.aborter.signal.aborted) this.end("stopped", null);
+      else if (error instanceof ApiError && typeof this.asked === "string") this.end("cut", LEFT);
       else if (error instanceof ApiError) this.end("failed", error.message);
       else throw error;
     }
   }
 
-  private async open(): Promise<ReadableStream<Uint8Array>> {
+  private rejoin(id: string): Promise<OpenStream> {
+    this.wait(REJOINING);
+    return rejoinStream(id, this.aborter.signal);
+  }
+
+  private async open(request: ChatRequest): Promise<OpenStream> {
     for (let refusals = 0; ; refusals += 1) {
       await this.untilReady();
       try {
-        return await openStream(this.request, this.aborter.signal);
+        return await openStream(request, this.aborter.signal);
       } catch (error) {
         if (!(error instanceof ApiError) || error.status !== NOT_AVAILABLE || refusals >= MAX_REFUSALS) throw error;
         this.wait(error.message);
@@ -127,20 +149,22 @@ export class AnswerRun {
   }
 
   private take({ text, reasoning, tokens, tokensPerSecond }: AnswerReader): void {
+    // Joined again, it comes from its beginning: what is shown already stays until there is more.
+    if (text.length < this.answer.text.length || reasoning.length < this.answer.reasoning.length) return;
     Object.assign(this.answer, { text, reasoning, tokens, tokensPerSecond });
-    this.onChange();
+    this.listener.change();
   }
 
   private wait(note: string): void {
     this.answer.status = "waiting";
     this.answer.note = note;
-    this.onChange();
+    this.listener.change();
   }
 
   private end(status: Answer["status"], note: string | null): void {
     this.answer.status = status;
     this.answer.note = note;
-    this.onChange();
+    this.listener.change();
   }
 }
 
