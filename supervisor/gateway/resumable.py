@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, pairwise
 from typing import NamedTuple, TypeVar
 
 from supervisor.errors import LlamavisorError, MalformedRequestError, NotFoundError
@@ -134,6 +134,13 @@ class EventRing:
                 details={"first": self.first, "last": self.last},
             )
 
+    def portions(self, data: bytes) -> list[bytes]:
+        """Whole events in pieces that do not displace one another: all at once, if they fit, else one by one."""
+        if _size_within(data) <= self._limit_bytes:
+            return [data]
+        ends = [blank.end() for blank in ANY_BLANK_LINE.finditer(data)]
+        return [data[start:end] for start, end in pairwise([0, *ends])]
+
     def has_room(self, seen: int, data: bytes) -> bool:
         """Whether `data` can be added without loss for a reader who has seen event `seen`; always, when it has seen all."""
         if seen >= self.last:
@@ -141,13 +148,16 @@ class EventRing:
         if seen + 1 < self.first:
             return False
         unread_from = self._ends[seen - self.first] if seen >= self.first else self._start_of_first()
-        # A blank line is at least two characters.
-        events_most = (data.count(b"\n") + data.count(b"\r")) // 2
-        coming_bytes = len(data) + events_most * NUMBER_LINE_BYTES
-        return self._total_bytes - unread_from + coming_bytes <= self._limit_bytes
+        return self._total_bytes - unread_from + _size_within(data) <= self._limit_bytes
 
     def _start_of_first(self) -> int:
         return self._ends[0] - len(self._events[0]) if self._events else self._total_bytes
+
+
+def _size_within(data: bytes) -> int:
+    """What `data` takes in a ring, at most: a blank line is at least two characters."""
+    events_most = (data.count(b"\n") + data.count(b"\r")) // 2
+    return len(data) + events_most * NUMBER_LINE_BYTES
 
 
 @dataclass(eq=False)

@@ -101,9 +101,10 @@ class ResumableStream(KeptStream):
             return
         data = answer.body
         while data:
-            await self._until_room(data)
-            self.ring.add(data)
-            self._wake()
+            for portion in self.ring.portions(data):
+                await self._until_room(portion)
+                self.ring.add(portion)
+                self._wake()
             data = await exchange.more()
         self.is_whole = exchange.is_done
         if not self.is_whole:

@@ -257,7 +257,7 @@ async def test_who_does_not_read_holds_the_engine_up_and_is_cut(door: Door) -> N
 async def test_a_reader_who_is_slow_but_reads_loses_nothing(door: Door) -> None:
     """The ring is far smaller than the answer: the engine waits."""
     knobs = {"token_count": 2_000}
-    await door.open({"one": misbehaving(door.house.model, knobs=knobs)}, gateway={**IMPATIENT, "resume_bytes": 16_384})
+    await door.open({"one": misbehaving(door.house.model, knobs=knobs)}, gateway={**IMPATIENT, "resume_bytes": 1_024})
     async with post(door) as response:
         received = await rest(door, response)
     assert events(plain(received))[-1] == "[DONE]"
@@ -266,18 +266,20 @@ async def test_a_reader_who_is_slow_but_reads_loses_nothing(door: Door) -> None:
     assert numbers[-1] > 2_000
 
 
-async def test_the_engine_dies_meanwhile(door: Door) -> None:
-    await door.open({"one": misbehaving(door.house.model, knobs={"stream_fault": "no_done", "fault_after": 3})})
+@pytest.mark.parametrize(
+    ("fault", "code"), [("no_done", "incomplete_answer"), ("error_event", 500)], ids=["unfinished", "engine's own"]
+)
+async def test_an_answer_that_fails_fails_for_whoever_reads_it(door: Door, fault: str, code: object) -> None:
+    await door.open({"one": misbehaving(door.house.model, knobs={"stream_fault": fault, "fault_after": 3})})
     async with post(door) as response:
         stream_id = response.headers[STREAM_ID]
         with pytest.raises(Cut) as caught:
             await rest(door, response)
-    for _ in range(2):
-        async with join(door, stream_id) as response:
-            with pytest.raises(Cut) as again:
-                await rest(door, response)
-        assert again.value.body == caught.value.body
-    assert events(plain(caught.value.body))[-1]["error"]["code"] == "incomplete_answer"
+    async with join(door, stream_id) as response:
+        with pytest.raises(Cut) as again:
+            await rest(door, response)
+    assert again.value.body == caught.value.body
+    assert events(plain(caught.value.body))[-1]["error"]["code"] == code
 
 
 async def test_a_refusal_has_its_status_and_leaves_nothing_behind(door: Door) -> None:

@@ -107,6 +107,17 @@ def test_with_room_for_a_reader_nothing_is_lost_for_it(
         assert ring.first <= seen + 1
 
 
+@given(events, st.integers(1, 300))
+def test_a_reader_who_is_waited_for_loses_nothing_however_small_the_ring(parts: list[bytes], limit: int) -> None:
+    ring, received, seen = EventRing(limit), b"", 0
+    for portion in ring.portions(b"".join(parts)):
+        while not ring.has_room(seen, portion):
+            data, seen = ring.after(seen)
+            received += data
+        ring.add(portion)
+    assert received + drained(ring, seen) == drained(ring_of(parts), 0)
+
+
 def test_a_long_replay_comes_in_pieces() -> None:
     event = b"data: " + bytes(1_000) + b"\n\n"
     ring = ring_of([event] * 200)
