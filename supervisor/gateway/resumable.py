@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice, pairwise
+from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
 from supervisor.errors import LlamavisorError, MalformedRequestError, NotFoundError
@@ -114,7 +114,9 @@ class EventRing:
         self.check(seen)
         taken: list[bytes] = []
         size = 0
-        for event in islice(self._events, seen + 1 - self.first, None):
+        # By index: readers follow the end, which a deque reaches at once, and an iterator only after everything before it.
+        for index in range(seen + 1 - self.first, len(self._events)):
+            event = self._events[index]
             taken.append(event)
             size += len(event)
             if size >= PIECE_BYTES:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import openai
 import pytest
 import pytest_asyncio
 
@@ -153,6 +154,8 @@ async def test_it_goes_on_without_its_client_and_is_one_request_in_the_books(doo
     await door.open({"demo": DEMO}, sections={"storage": {"write_seconds": 0.01}})
     async with post(door, {**STREAM, **GREEDY}) as response:
         stream_id = response.headers[STREAM_ID]
+        async with join(door, stream_id, method="HEAD") as head:
+            assert (head.status, head.content_type) == (200, "text/event-stream")
         receipt = response.headers["x-llamavisor-request-id"]
     await until(lambda: door.outcomes("demo") == {"ok": 1}, "the answer to be complete")
     async with join(door, stream_id) as response:
@@ -160,6 +163,19 @@ async def test_it_goes_on_without_its_client_and_is_one_request_in_the_books(doo
         assert plain(await rest(door, response)).endswith(b"\n\ndata: [DONE]\n\n")
     record = await settled(door)
     assert (record["outcome"], record["usage"]["source"]) == ("ok", "engine")
+
+
+async def test_openais_own_client_reads_it(door: Door) -> None:
+    await door.open({"demo": DEMO})
+    async with openai.AsyncOpenAI(base_url=f"{door.url}/v1", api_key="none", default_headers=RESUME) as client:
+        pieces = [
+            piece.choices[0].delta.content or ""
+            async for piece in await client.chat.completions.create(
+                model="demo", messages=[{"role": "user", "content": "hello"}], temperature=0, max_tokens=24, stream=True
+            )
+        ]
+    assert "".join(pieces)
+    assert len(door.house.supervisor.resumable) == 1
 
 
 async def test_two_read_it_at_once(door: Door) -> None:
@@ -183,6 +199,10 @@ async def test_its_time_without_a_reader_is_limited(door: Door) -> None:
         assert await refusal(response) == (404, "stream_not_found")
     await until(lambda: door.outcomes("one") == {"client_gone": 1}, "the outcome to be counted")
     assert door.house.supervisor.gateway.active == len(door.house.supervisor.resumable) == 0
+    async with post(door, {**STREAM, "max_tokens": 3}) as response:
+        assert events(plain(await rest(door, response)))[-1] == "[DONE]"
+        assert len(door.house.supervisor.resumable) == 1
+    await until(lambda: len(door.house.supervisor.resumable) == 0, "what is complete to be forgotten")
 
 
 async def test_it_is_stopped(door: Door) -> None:

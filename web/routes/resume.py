@@ -8,7 +8,7 @@ from supervisor.gateway.resumable import LAST_EVENT_ID
 from web.calling import caller_of
 from web.keys import SUPERVISOR
 from web.registry import EVENT_STREAM, Parameter, Policy, Reply, RouteTable
-from web.resuming import Follower
+from web.resuming import STREAM_ID_HEADER, Follower
 from web.schemas import STRING, ref
 from web.surface_schemas import refusals
 
@@ -38,6 +38,8 @@ async def join(request: web.Request) -> web.StreamResponse:
     """A stream that was asked for with `X-Llamavisor-Resume: SECONDS`, by its `x-llamavisor-stream-id`: what comes after `Last-Event-ID`, then what
     is still to come; any number of readers at once. Only the key that asked for it may. It is there until nobody has read it for that time."""
     stream = request.app[SUPERVISOR].resumable.find(request.match_info["id"], caller_of(request))
+    if request.method == "HEAD":
+        return web.Response(content_type=EVENT_STREAM, headers={STREAM_ID_HEADER: stream.id})
     return await Follower(request, stream, {}).rejoin()
 
 
