@@ -30,6 +30,7 @@ from supervisor.gateway.idempotency import IdempotencyStore
 from supervisor.gateway.observing.capture import Capture
 from supervisor.gateway.observing.meters import MeterBook
 from supervisor.gateway.observing.tracing import Tracing, open_tracing
+from supervisor.gateway.resuming import ResumableStreams
 from supervisor.gateway.routing import BudgetStatus, Router, rerouted
 from supervisor.process import posix
 from supervisor.process.reaper import OrphanReaper
@@ -103,6 +104,7 @@ class Supervisor:
         self.office: Office
         self.batches: Batches
         self.meters = MeterBook(loaded.settings.telemetry.label_values)
+        self.resumable: ResumableStreams
         self.idempotency = IdempotencyStore(self.clock)
 
     @classmethod
@@ -136,6 +138,7 @@ class Supervisor:
         self.placer = Placer(self.fleet, self.folder.path, self.events, self.clock)
         self.gateway = Gateway(self.fleet, self.settings, self.clock, self.office.bookkeeper, self.placer)
         await self._open_observers(tracing)
+        self.resumable = ResumableStreams(self.gateway, lambda: self.settings.gateway, self.clock)
         self._survivors = find_survivors(self.folder.run_id, self.settings)
         await end_leftovers(self.folder.run_id, keep=self._survivors.values())
         await self.fleet.open(self.settings, self._survivors)
@@ -265,6 +268,7 @@ class Supervisor:
             await self.fleet.stop_all(survivors_too=self._state.stop_survivors)
             kept = {} if self._state.stop_survivors else find_survivors(self.folder.run_id, self.settings)
             await self.gateway.close()
+            await self.resumable.close()
             for observer in (self.gateway.tracing, self.gateway.capture):
                 if observer is not None:
                     await observer.close()

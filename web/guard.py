@@ -35,6 +35,7 @@ SECURITY_HEADERS: Mapping[str, str] = {
 }
 EXPOSED_HEADERS = (
     "X-Request-Id, Retry-After, Retry-After-Ms, OpenAI-Processing-Ms, Idempotent-Replayed, X-Llamavisor-Route, X-Llamavisor-Request-Id, "
+    "X-Llamavisor-Stream-Id, "
     "X-RateLimit-Limit-Requests, X-RateLimit-Remaining-Requests, X-RateLimit-Reset-Requests, "
     "X-RateLimit-Limit-Tokens, X-RateLimit-Remaining-Tokens, X-RateLimit-Reset-Tokens"
 )
@@ -113,7 +114,7 @@ class Guard:
         return {
             "Access-Control-Allow-Origin": origin,
             "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, PATCH, DELETE",
-            "Access-Control-Allow-Headers": "Authorization, Content-Type, Last-Event-ID, X-Request-Id, Idempotency-Key",
+            "Access-Control-Allow-Headers": "Authorization, Content-Type, Last-Event-ID, X-Request-Id, Idempotency-Key, X-Llamavisor-Resume",
             "Access-Control-Expose-Headers": EXPOSED_HEADERS,
             "Access-Control-Max-Age": str(PREFLIGHT_MAX_AGE_SECONDS),
             "Vary": "Origin",

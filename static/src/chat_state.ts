@@ -38,6 +38,9 @@ export interface ChatMessage {
   content: string;
 }
 
+/** Why an answer was cut that was coming when the page was left. */
+export const LEFT = "the page was closed or reloaded";
+
 const KEY = "llamavisor.chat.v1";
 /** Browsers grant some five million characters to all pages of an origin together. */
 const MAX_STORED_CHARACTERS = 1_000_000;
@@ -125,7 +128,7 @@ export function revive(stored: string | null): Turn[] {
 function settle(answer: Answer): void {
   if (!isOpen(answer)) return;
   answer.status = "cut";
-  answer.note = "the page was closed or reloaded";
+  answer.note = LEFT;
 }
 
 function isTurn(value: unknown): value is Turn {

@@ -1,6 +1,7 @@
 /** A streamed chat completion: the request, and what its events mean. */
 
-import { ApiError, type ErrorBody, postJson } from "./api";
+import { ApiError, type ErrorBody, postJson, request } from "./api";
+import { RESUME_HEADER, RESUME_SECONDS, STREAM_ID_HEADER, streamPath } from "./chat_resume";
 import type { ChatMessage } from "./chat_state";
 import type { Sampling } from "./chat_settings";
 import { readSse } from "./sse";
@@ -119,12 +120,26 @@ export interface ChatRequest {
   sampling: Sampling;
 }
 
-/** Ask; resolves with the body once the server has accepted. Rejects with ApiError. */
-export async function openStream({ model, messages, sampling }: ChatRequest, signal: AbortSignal): Promise<ReadableStream<Uint8Array>> {
+/** A stream that has begun; `id` is its name at the server, if that keeps it up without us. */
+export interface OpenStream {
+  body: ReadableStream<Uint8Array>;
+  id: string | null;
+}
+
+/** Ask; resolves once the server has accepted. Rejects with ApiError. */
+export async function openStream({ model, messages, sampling }: ChatRequest, signal: AbortSignal): Promise<OpenStream> {
   const body = { model, messages, ...sampling, stream: true, stream_options: { include_usage: true } };
-  const response = await postJson("/v1/chat/completions", body, signal, ASK_FOR_PROGRESS);
+  return opened(await postJson("/v1/chat/completions", body, signal, { ...ASK_FOR_PROGRESS, [RESUME_HEADER]: String(RESUME_SECONDS) }));
+}
+
+/** Join a stream again, from its beginning. Rejects with ApiError. */
+export async function rejoinStream(id: string, signal: AbortSignal): Promise<OpenStream> {
+  return opened(await request(streamPath(id), { headers: ASK_FOR_PROGRESS, signal }));
+}
+
+function opened(response: Response): OpenStream {
   if (!response.body) throw new Error("The browser gives no body to read");
-  return response.body;
+  return { body: response.body, id: response.headers.get(STREAM_ID_HEADER) };
 }
 
 /** Read to the end, calling `onPiece` after each event. False when the connection broke; that is no rejection. */

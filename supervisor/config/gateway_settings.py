@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from supervisor.config.fields import BrokenRule, Count, GraceSeconds, Seconds, StrictModel, Text, refuse
+from supervisor.config.fields import BrokenRule, Bytes, Count, GraceSeconds, Seconds, StrictModel, Text, refuse
 from supervisor.config.suggestions import remedy_for
 
 
@@ -26,6 +26,16 @@ class GatewaySettings(StrictModel):
         10.0, description="Time that a waiting stream keeps its status open, so that a refusal still has its true one."
     )
     comment_seconds: Seconds = Field(5.0, description="Interval of the comments that keep a waiting stream alive.")
+    resume_seconds: GraceSeconds = Field(
+        60.0,
+        description="Longest time that a stream is kept up without its client, who must have asked for it (`X-Llamavisor-Resume`); 0: none is.",
+    )
+    resume_bytes: Bytes = Field(
+        4 * 1024**2, description="Events kept of each such stream; the oldest go first, and cannot be read again."
+    )
+    resume_streams: Count = Field(
+        64, description="Such streams kept at once; beyond that, streams end with their clients."
+    )
     fallbacks: dict[Text, tuple[Text, ...]] = Field(
         default_factory=dict,
         description="Models to take, in this order, when the named one cannot serve; an answer that has begun stays with its model.",

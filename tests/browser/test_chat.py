@@ -2,6 +2,7 @@
 
 import json
 
+import aiohttp
 import pytest
 from playwright.async_api import expect
 
@@ -99,15 +100,56 @@ async def test_the_conversation_and_the_draft_survive_a_reload(stage: Site, watc
     await expect(chat.answers).to_have_count(0)
 
 
+async def test_an_answer_goes_on_over_a_reload_and_is_stopped_for_good(stage: Site, watcher: Watcher) -> None:
+    seen = await stage.tell("ready", **PATIENTLY)
+    chat = await ChatPage.open(watcher, stage.url, "ready")
+    answer = await chat.send("Go on for ever")
+    await expect(answer).to_contain_text("token3")
+    for token in ("token60", "token120"):
+        await chat.page.reload()
+        await expect(chat.answers).to_contain_text(token)
+        await expect(chat.answers).to_have_attribute("data-status", "streaming")
+        await expect(chat.answers).to_contain_text("token0 token1 token2 token3")
+    await chat.page.get_by_role("button", name="Stop the answer").click()
+    await expect(chat.answers).to_have_attribute("data-status", "stopped")
+    told = await stage.tell("ready")
+    while told["aborted"] == seen["aborted"]:
+        told = await stage.tell("ready")
+    assert told["requests"] == seen["requests"] + 1
+    await chat.page.reload()
+    await expect(chat.answers).to_have_attribute("data-status", "stopped")
+
+
+async def test_an_answer_that_ended_during_a_reload_is_whole(stage: Site, watcher: Watcher) -> None:
+    await stage.tell("ready", token_interval_seconds=0.02, token_count=100)
+    chat = await ChatPage.open(watcher, stage.url, "ready")
+    answer = await chat.send("Go on for a while")
+    await expect(answer).to_contain_text("token3")
+    await chat.page.goto("about:blank")
+    while (await stage.tell("ready"))["processing"]:
+        continue
+    await chat.page.go_back()
+    await expect(chat.answers).to_have_attribute("data-status", "done")
+    await expect(chat.answers).to_contain_text("token99")
+
+
 async def test_an_answer_that_a_reload_cut_off_is_marked(stage: Site, watcher: Watcher) -> None:
     await stage.tell("ready", **PATIENTLY)
     chat = await ChatPage.open(watcher, stage.url, "ready")
     answer = await chat.send("Go on for ever")
     await expect(answer).to_contain_text("token3")
+    pending = json.loads(await chat.page.evaluate("sessionStorage.getItem('llamavisor.chat.stream')"))
+    # As it is for a browser that does not let the page remember anything.
+    await chat.page.evaluate("sessionStorage.clear()")
     await chat.page.reload()
     await expect(chat.answers).to_have_attribute("data-status", "cut")
     await expect(chat.answers).to_contain_text("token3")
     await expect(chat.answers).to_contain_text("the page was closed or reloaded")
+    async with (
+        aiohttp.ClientSession() as session,
+        session.delete(f"{stage.url}/v1/streams/{pending['streamId']}") as answered,
+    ):
+        assert answered.status == 204
 
 
 async def test_settings_are_sent_and_remembered(stage: Site, watcher: Watcher) -> None:

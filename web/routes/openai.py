@@ -25,34 +25,34 @@ from supervisor.gateway.calls import (
 from supervisor.gateway.exchange import Answer, Exchange
 from supervisor.gateway.flat import HEADER, is_flat
 from supervisor.gateway.idempotency import Keeping, KeptAnswer, Scope
+from supervisor.gateway.resumable import RESUME_HEADER
 from web.bodies import parse_json_object, read_body
 from web.calling import call_of, caller_of
 from web.dialects import error_event, event_of
 from web.flat import answer_flat
 from web.keys import SUPERVISOR
-from web.live.engine import bound_send_buffer
 from web.receipts import booking_headers
 from web.registry import EVENT_STREAM, Body, Parameter, Policy, Reply, RouteTable, Schema
+from web.resuming import Follower, begun_resumable
 from web.schemas import INTEGER, STRING, array, record, ref
+from web.sending import STREAM_HEADERS, Sender, whole
 from web.surface_schemas import BODIES, answer_schema, refusals
 from web.waiting import PROGRESS_HEADER, STREAM_TYPE, waiting_comment, waiting_event
 
 routes = RouteTable("OpenAI")
 
-PROCESSING_MS = "openai-processing-ms"
 IDEMPOTENCY_KEY = "Idempotency-Key"
 REPLAYED = "idempotent-replayed"
-# Less than what a transport takes before it asks its writer to wait.
-SMALL_BYTES = 16 * 1024
-# A browser that notices the broken end drops what the page has not read by then: the reason would be lost.
-LAST_WORDS_SECONDS = 0.5
-STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 _MODEL: Schema = record({"id": STRING, "object": {"const": "model"}, "created": INTEGER, "owned_by": STRING})
 _STREAMED = frozenset({CHAT, COMPLETIONS, RESPONSES, MESSAGES})
 _IDEMPOTENCY = (
     "Names the request: sent again with the same body within 24 h, it is answered as before, with `idempotent-replayed: true`. "
     "Only good answers are kept, in memory."
+)
+_RESUME = (
+    "Seconds, at most `gateway.resume_seconds`, for which a stream goes on when its client is gone. The answer names it in `x-llamavisor-stream-id`: "
+    "join it again, or stop it, at `/v1/streams/{id}`. Without that header in the answer the stream ends with its client."
 )
 _REPEATED = {
     409: Reply("A request with the same `Idempotency-Key` is being answered.", ref("Error")),
@@ -69,7 +69,10 @@ def _inference(path: str, summary: str) -> Handler:
         path,
         summary=summary,
         policy=Policy.INFERENCE,
-        parameters=(Parameter(IDEMPOTENCY_KEY, _IDEMPOTENCY, STRING, location="header"),),
+        parameters=(
+            Parameter(IDEMPOTENCY_KEY, _IDEMPOTENCY, STRING, location="header"),
+            *((Parameter(RESUME_HEADER, _RESUME, STRING, location="header"),) if path in _STREAMED else ()),
+        ),
         body=Body(BODIES[path], "What is not named here goes to the engine as it is."),
         responses={
             200: Reply("The engine's answer.", answer_schema(path), others=others),
@@ -139,15 +142,13 @@ async def _answered(request: web.Request, path: str, body: bytes, keeping: Keepi
     check(path, document)
     call, told = call_of(request, path, document, body)
     if call.wants_stream:
+        stream = begun_resumable(request, call)
+        if stream is not None:
+            return await Follower(request, stream, told).begin()
         return await _Stream(request, told, keeping).answer(call)
     async with request.app[SUPERVISOR].gateway.exchange(call, caller_of(request)) as passage:
         answer = await passage.answer()
-    return _kept(_whole(answer, {**told, **booking_headers(passage.booking)}), keeping)
-
-
-def _whole(answer: Answer, told: Mapping[str, str]) -> web.Response:
-    headers = {**answer.headers, **told, PROCESSING_MS: str(round(answer.milliseconds))}
-    return web.Response(status=answer.status, body=answer.body, headers=headers)
+    return _kept(whole(answer, {**told, **booking_headers(passage.booking)}), keeping)
 
 
 def _kept(response: web.Response, keeping: Keeping | None) -> web.Response:
@@ -166,9 +167,8 @@ class _Stream:
         self._told_headers = told
         self._keeping = keeping
         self._supervisor = request.app[SUPERVISOR]
-        self._unread_seconds = self._supervisor.settings.server.slow_reader_seconds
+        self._sender = Sender(request)
         self._wants_progress = request.headers.get(PROGRESS_HEADER) == "1"
-        self._response: web.StreamResponse | None = None
         self._told: asyncio.Queue[Waiting] = asyncio.Queue(1)
 
     async def answer(self, call: Call) -> web.StreamResponse:
@@ -182,14 +182,16 @@ class _Stream:
                     return await self._carry(passage.exchange, answer)
         except LlamavisorError as error:
             await _ended(telling)
-            if self._response is None:
+            if self._sender.response is None:
                 raise
-            return await self._end_badly(self._response, error_event(self._request.path, error))
+            return await self._sender.end_badly(self._sender.response, error_event(self._request.path, error))
         finally:
             telling.cancel()
-        if self._response is None:
-            return _kept(_whole(answer, {**self._told_headers, **booking_headers(passage.booking)}), self._keeping)
-        return await self._end_badly(self._response, event_of(self._request.path, json.loads(answer.body)))
+        if self._sender.response is None:
+            return _kept(whole(answer, {**self._told_headers, **booking_headers(passage.booking)}), self._keeping)
+        return await self._sender.end_badly(
+            self._sender.response, event_of(self._request.path, json.loads(answer.body))
+        )
 
     def _wait(self, waiting: Waiting) -> None:
         if self._told.full():
@@ -204,18 +206,10 @@ class _Stream:
             waited = self._supervisor.clock.monotonic() - begun
             if self._wants_progress or waited >= self._supervisor.settings.gateway.status_open_seconds:
                 say = waiting_event if self._wants_progress else waiting_comment
-                await self._send(await self._begun(STREAM_TYPE), say(waiting))
-
-    async def _begun(self, headers: Mapping[str, str]) -> web.StreamResponse:
-        """The response, whose head is out."""
-        if self._response is None:
-            bound_send_buffer(self._request.transport)
-            self._response = web.StreamResponse(headers=headers)
-            await self._response.prepare(self._request)
-        return self._response
+                await self._sender.send(await self._sender.begun(STREAM_TYPE), say(waiting))
 
     async def _carry(self, exchange: Exchange, answer: Answer) -> web.StreamResponse:
-        response = await self._begun(
+        response = await self._sender.begun(
             {**answer.headers, **self._told_headers, **booking_headers(exchange.booking), **STREAM_HEADERS}
         )
         data = answer.body
@@ -223,50 +217,16 @@ class _Stream:
             while data:
                 if self._keeping is not None:
                     self._keeping.add(data)
-                await self._send(response, data)
+                await self._sender.send(response, data)
                 data = await exchange.more()
         except LlamavisorError as error:
-            return await self._end_badly(response, error_event(self._request.path, error))
+            return await self._sender.end_badly(response, error_event(self._request.path, error))
         if not exchange.is_done:
             exchange.close()
-            await self._break_off()
+            await self._sender.break_off()
         elif self._keeping is not None:
             self._keeping.complete(answer.status, {**answer.headers, **STREAM_HEADERS})
         return response
-
-    async def _end_badly(self, response: web.StreamResponse, event: bytes) -> web.StreamResponse:
-        await self._send(response, event)
-        await self._break_off()
-        return response
-
-    async def _send(self, response: web.StreamResponse, data: bytes) -> None:
-        """Write; ConnectionResetError, and the connection is cut, when the client leaves sent data unread for too long."""
-        transport = self._request.transport
-        if transport is not None and not transport.get_write_buffer_size() and len(data) < SMALL_BYTES:
-            # Nothing waits, so this cannot wait either: the usual case is spared the price of a deadline.
-            await response.write(data)
-            return
-        try:
-            async with asyncio.timeout(self._unread_seconds):
-                await response.write(data)
-        except TimeoutError:
-            self._abort()
-            raise ConnectionResetError("the client does not read") from None
-
-    async def _break_off(self) -> None:
-        """Close the connection when everything is out, but without the last chunk that would say that this was all."""
-        await asyncio.sleep(LAST_WORDS_SECONDS)
-        transport = self._request.transport
-        if transport is not None:
-            waiting = transport.get_write_buffer_size()
-            transport.close()
-            if waiting:
-                asyncio.get_running_loop().call_later(self._unread_seconds, self._abort)
-
-    def _abort(self) -> None:
-        transport = self._request.transport
-        if transport is not None:
-            transport.abort()
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

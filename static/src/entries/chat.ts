@@ -1,9 +1,11 @@
 /** The chat page. */
 
 import { act, ApiError } from "../api";
+import { forgetStream, recallStream, rememberStream } from "../chat_resume";
 import { AnswerRun } from "../chat_run";
 import { SettingsDrawer } from "../chat_settings";
 import { type Answer, anotherAnswer, assistantTurn, type AssistantTurn, loadTurns, messagesFor, shownAnswer, storeTurns, type Turn, type UserTurn, userTurn } from "../chat_state";
+import type { ChatRequest } from "../chat_stream";
 import { ChatView } from "../chat_view";
 import { Composer } from "../composer";
 import { ConnectionIndicator } from "../connection";
@@ -53,6 +55,7 @@ class ChatPage {
     this.renderSettings();
     this.renderTurns();
     this.renderFleet();
+    this.rejoin();
     this.view.scrollToEnd();
     this.composer.focus();
   }
@@ -155,9 +158,24 @@ class ChatPage {
     if (answer.model) this.wanted = answer.model;
     const messages = messagesFor(this.turns, this.drawer.settings.system);
     this.turns = [...this.turns, turn];
-    const request = { model: answer.model, messages, sampling: this.drawer.settings.sampling };
+    this.follow(turn, answer, { model: answer.model, messages, sampling: this.drawer.settings.sampling });
+  }
+
+  /** The answer that was coming when this tab was reloaded goes on. */
+  private rejoin(): void {
+    const pending = recallStream();
+    const turn = this.turns.at(-1);
+    if (!pending || turn?.role !== "assistant" || turn.id !== pending.turnId) return;
+    const answer = turn.answers.at(-1);
+    if (answer?.status === "cut") this.follow(turn, answer, pending.streamId);
+  }
+
+  private follow(turn: AssistantTurn, answer: Answer, asked: ChatRequest | string): void {
     const readiness = { instance: () => this.instance(), subscribe: store.subscribe };
-    const run = new AnswerRun(answer, request, readiness, () => this.onAnswerChange(turn));
+    const run = new AnswerRun(answer, asked, readiness, {
+      change: () => this.onAnswerChange(turn),
+      stream: (streamId) => rememberStream({ streamId, turnId: turn.id }),
+    });
     this.run = run;
     this.renderTurns();
     this.view.scrollToEnd();
@@ -175,7 +193,10 @@ class ChatPage {
 
   private onAnswerEnd(run: AnswerRun, answer: Answer): void {
     if (this.run === run) this.run = null;
-    if (!this.isLeaving) storeTurns(this.turns);
+    if (!this.isLeaving) {
+      storeTurns(this.turns);
+      if (this.run === null) forgetStream();
+    }
     this.renderTurns();
     announce(spoken(answer));
   }
