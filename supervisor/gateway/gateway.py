@@ -50,8 +50,8 @@ FAILURES = frozenset({Outcome.ENGINE_DIED, Outcome.CUT, Outcome.TIMEOUT})
 class Gateway:
     """See the module.
 
-    `traffic` holds the figures, `admission` the waiting lines, `bookkeeper` who pays, `in_flight` what is on its way, `energy` what is drawn, `tracing`
-    who follows, and `capture` who copies (both None: nobody). All methods are for the loop's thread.
+    `traffic` holds the figures, `admission` the waiting lines, `bookkeeper` who pays, `in_flight` what is on its way, `energy` what is drawn,
+    `tracing` who follows, and `capture` who copies (both None: nobody). All methods are for the loop's thread.
     """
 
     def __init__(self, fleet: Fleet, settings: Settings, clock: Clock, bookkeeper: Bookkeeper, loads: Loads) -> None:
