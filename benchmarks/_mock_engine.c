@@ -4,7 +4,8 @@
  *
  * It appends "PID NANOSECONDS\n" (CLOCK_MONOTONIC) to the file BIRTHS as its first act, listens at ADDRESS (a port of 127.0.0.1, or the path
  * of a Unix socket), answers GET with its process id (/v1/models with a list), and every POST as a chat completion: a stream of CHUNKS events, one each
- * INTERVAL_US (0: as fast as they can be written), when the body asks for one. It ends with its parent.
+ * INTERVAL_US (0: as fast as they can be written), when the body asks for one, with the usage when it asks for that. Each event carries the moment
+ * at which it was sent, `@NANOSECONDS` (CLOCK_MONOTONIC). It ends with its parent.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -24,7 +25,7 @@
 enum { MAX_CONNECTIONS = 512, BUFFER_BYTES = 65536, PARENT_CHECK_MS = 500 };
 
 typedef struct {
-    int fd, used, chunks_left, closes;
+    int fd, used, chunks_left, closes, wants_usage;
     uint64_t next_ns;
     char buffer[BUFFER_BYTES + 1];
 } Connection;
@@ -38,12 +39,16 @@ static const char *ANSWER =
     "can I help you today?\"}}],\"created\":1763658000,\"model\":\"mock\",\"object\":\"chat.completion\",\"usage\":{\"completion_tokens\":9,"
     "\"prompt_tokens\":55,\"total_tokens\":64},\"id\":\"chatcmpl-4sB1c0uXyqkW2sVQyPRu0VYXJ7h2bBBB\"}";
 static const char *EVENT =
-    "data: {\"choices\":[{\"finish_reason\":null,\"index\":0,\"delta\":{\"content\":\" token\"}}],\"created\":1763658000,"
+    "data: {\"choices\":[{\"finish_reason\":null,\"index\":0,\"delta\":{\"content\":\" @%llu\"}}],\"created\":1763658000,"
     "\"id\":\"chatcmpl-4sB1c0uXyqkW2sVQyPRu0VYXJ7h2bBBB\",\"model\":\"mock\",\"object\":\"chat.completion.chunk\"}\n\n";
 static const char *MODELS = "{\"object\":\"list\",\"data\":[{\"id\":\"mock\",\"object\":\"model\"}]}";
-static const char *LAST_EVENTS =
+static const char *LAST_EVENT =
     "data: {\"choices\":[{\"finish_reason\":\"length\",\"index\":0,\"delta\":{}}],\"created\":1763658000,"
-    "\"id\":\"chatcmpl-4sB1c0uXyqkW2sVQyPRu0VYXJ7h2bBBB\",\"model\":\"mock\",\"object\":\"chat.completion.chunk\"}\n\ndata: [DONE]\n\n";
+    "\"id\":\"chatcmpl-4sB1c0uXyqkW2sVQyPRu0VYXJ7h2bBBB\",\"model\":\"mock\",\"object\":\"chat.completion.chunk\"}\n\n";
+static const char *USAGE_EVENT =
+    "data: {\"choices\":[],\"created\":1763658000,\"id\":\"chatcmpl-4sB1c0uXyqkW2sVQyPRu0VYXJ7h2bBBB\",\"model\":\"mock\","
+    "\"object\":\"chat.completion.chunk\",\"usage\":{\"completion_tokens\":%d,\"prompt_tokens\":55,\"total_tokens\":%d}}\n\n";
+static const char *DONE = "data: [DONE]\n\n";
 
 static uint64_t now_ns(void) {
     struct timespec now;
@@ -98,6 +103,18 @@ static void send_chunk(int fd, const char *text) {
     send_all(fd, framed, (size_t)length);
 }
 
+static void send_event(int fd) {
+    char text[512];
+    snprintf(text, sizeof text, EVENT, (unsigned long long)now_ns());
+    send_chunk(fd, text);
+}
+
+static void send_usage(int fd) {
+    char text[512];
+    snprintf(text, sizeof text, USAGE_EVENT, chunk_count, chunk_count + 55);
+    send_chunk(fd, text);
+}
+
 static void send_body(int fd, const char *body) {
     char whole[2048];
     int length = snprintf(whole, sizeof whole, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
@@ -115,14 +132,16 @@ static int close_connection(int number) {
 /* Both return whether the connection is still there. */
 static int finish_stream(int number) {
     Connection *connection = connections[number];
-    send_chunk(connection->fd, LAST_EVENTS);
+    send_chunk(connection->fd, LAST_EVENT);
+    if (connection->wants_usage) send_usage(connection->fd);
+    send_chunk(connection->fd, DONE);
     send_all(connection->fd, "0\r\n\r\n", 5);
     return connection->closes ? close_connection(number) : 1;
 }
 
 static int advance_stream(int number) {
     Connection *connection = connections[number];
-    send_chunk(connection->fd, EVENT);
+    send_event(connection->fd);
     connection->next_ns += interval_ns;
     return --connection->chunks_left > 0 ? 1 : finish_stream(number);
 }
@@ -133,7 +152,7 @@ static int start_stream(int number) {
     connection->chunks_left = chunk_count;
     connection->next_ns = now_ns();
     if (interval_ns) return advance_stream(number);
-    while (connection->chunks_left-- > 0) send_chunk(connection->fd, EVENT);
+    while (connection->chunks_left-- > 0) send_event(connection->fd);
     connection->chunks_left = 0;
     return finish_stream(number);
 }
@@ -147,6 +166,7 @@ static int answer(int number, const char *body) {
         snprintf(pid, sizeof pid, "%d", (int)getpid());
         send_body(connection->fd, pid);
     } else if (strstr(body, "\"stream\":true") || strstr(body, "\"stream\": true")) {
+        connection->wants_usage = strstr(body, "\"include_usage\":true") || strstr(body, "\"include_usage\": true");
         return start_stream(number);
     } else {
         send_body(connection->fd, ANSWER);

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 T = TypeVar("T")
 PATIENCE_SECONDS = 60.0
 END_GRACE_SECONDS = 15.0
+LOG_LINES_SHOWN = 20
 
 
 class Processes:
@@ -36,16 +37,27 @@ class Processes:
     ) -> None:
         for process in reversed(self._started):
             end(process)
+        if error is not None:
+            self._show_logs()
 
     def start(
-        self, name: str, argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cwd: Path | None = None
+        self,
+        name: str,
+        argv: Sequence[str | Path],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        logs_output: bool = False,
     ) -> subprocess.Popen[str]:
-        """Start a program whose standard input and output are pipes to us; what it says on standard error goes to `NAME.log`."""
+        """Start a program whose standard input and output are pipes to us; what it says on standard error goes to `NAME.log`.
+
+        `logs_output`: what it says on standard output goes there too, for nobody would read it.
+        """
         with (self.folder / f"{name}.log").open("a") as log:
             process = subprocess.Popen(
                 [str(word) for word in argv],
                 stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                stdout=log if logs_output else subprocess.PIPE,
                 stderr=log,
                 env={**clean_environment(), **(env or {})},
                 cwd=cwd or ROOT,
@@ -58,6 +70,12 @@ class Processes:
     def module(self, name: str, *arguments: str | Path) -> subprocess.Popen[str]:
         """Start one of our own helper modules with the present Python."""
         return self.start(name.rpartition(".")[2], [sys.executable, "-m", name, *arguments])
+
+    def _show_logs(self) -> None:
+        # The folder is a temporary one: what went wrong is not to be read later.
+        for log in sorted(self.folder.glob("*.log")):
+            lines = log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:]
+            print("\n".join([f"-- {log.name}", *lines]), file=sys.stderr)
 
 
 def end(process: subprocess.Popen[str]) -> None:
@@ -75,8 +93,12 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 def clean_environment() -> dict[str, str]:
-    """Our environment without settings of Llamavisor, which would be measured instead of the benchmark's own."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("LLAMAVISOR_")}
+    """Our environment without settings of Llamavisor, which would be measured instead of the benchmark's own.
+
+    Programs keep their compiled modules, as installed ones do: else each start would compile all of them again, for seconds.
+    """
+    left_out = ("LLAMAVISOR_", "PYTHONDONTWRITEBYTECODE")
+    return {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
 
 
 def tell(process: subprocess.Popen[str], message: object) -> None:
@@ -95,12 +117,18 @@ def hear(process: subprocess.Popen[str]) -> Any:
     return json.loads(line)
 
 
-def wait_until(look: Callable[[], T | None], what: str, *, pause_seconds: float = 0.01) -> T:
-    """Look until there is something to see; RuntimeError when there is not within a minute."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+def wait_until(
+    look: Callable[[], T | None],
+    what: str,
+    *,
+    pause_seconds: float = 0.01,
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> T:
+    """Look until there is something to see; RuntimeError when there is not in time."""
+    deadline = time.monotonic() + patience_seconds
     while (seen := look()) is None:
         if time.monotonic() > deadline:
-            raise RuntimeError(f"waited {PATIENCE_SECONDS:g} s for {what}")
+            raise RuntimeError(f"waited {patience_seconds:g} s for {what}")
         time.sleep(pause_seconds)
     return seen
 

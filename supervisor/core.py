@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -16,12 +17,17 @@ from supervisor.errors import NotAvailableError
 from supervisor.events import EventLog
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.health import HealthReport, ReadyReport, health_report, ready_report
+from supervisor.fleet.placement.placer import Placer
 from supervisor.fleet.sweep import end_leftovers, find_survivors
 from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.accounting.office import Office
 from supervisor.gateway.accounting.standing import budget_status
+from supervisor.gateway.batch.batches import Batches
+from supervisor.gateway.calls import Call
+from supervisor.gateway.exchange import Answer
 from supervisor.gateway.gateway import Gateway
-from supervisor.gateway.routing import BudgetStatus, Router
+from supervisor.gateway.idempotency import IdempotencyStore
+from supervisor.gateway.routing import BudgetStatus, Router, rerouted
 from supervisor.process import posix
 from supervisor.process.reaper import OrphanReaper
 
@@ -88,8 +94,11 @@ class Supervisor:
         self._reaper = OrphanReaper(self.clock)
         self.router = Router(lambda: self.settings.routing, lambda: self.settings.instances, self._budget_status)
         self.fleet: Fleet
+        self.placer: Placer
         self.gateway: Gateway
         self.office: Office
+        self.batches: Batches
+        self.idempotency = IdempotencyStore(self.clock)
 
     @classmethod
     async def open(
@@ -118,10 +127,22 @@ class Supervisor:
         self._reaper.start()
         self.fleet = Fleet(self.folder, self.events, self.clock)
         self.office = await Office.open(self.settings, self.data_folder, self.clock)
-        self.gateway = Gateway(self.fleet, self.settings, self.clock, self.office.bookkeeper)
+        self.placer = Placer(self.fleet, self.folder.path, self.events, self.clock)
+        self.gateway = Gateway(self.fleet, self.settings, self.clock, self.office.bookkeeper, self.placer)
         self._survivors = find_survivors(self.folder.run_id, self.settings)
         await end_leftovers(self.folder.run_id, keep=self._survivors.values())
         await self.fleet.open(self.settings, self._survivors)
+        await self.placer.open(self.settings)
+        self.batches = Batches(self.folder.path, self.settings, self.clock, self._ask)
+        await self.batches.open()
+
+    async def _ask(self, call: Call, caller: Caller, batch_id: str | None) -> Answer:
+        """How batch work reaches the engines: where the router says, behind those who wait."""
+        route = self.router.route(call.document, caller)
+        if route is not None:
+            document = rerouted(call.document, route)
+            call = replace(call, document=document, body=json.dumps(document).encode())
+        return await self.gateway.ask(replace(call, batch_id=batch_id), caller, is_batch=True)
 
     def _budget_status(self, caller: Caller) -> BudgetStatus:
         return budget_status(self.office.bookkeeper, caller)
@@ -149,6 +170,7 @@ class Supervisor:
     async def start(self) -> None:
         """Start the instances that are to start with the supervisor."""
         await self.fleet.autostart(self.settings, self._survivors)
+        self.batches.start()
 
     def request_shutdown(self, *, stop_survivors: bool = False) -> None:
         """Ask for the end: whoever runs the supervisor drains and closes it. `stop_survivors`: also what would outlive us."""
@@ -190,7 +212,9 @@ class Supervisor:
         self.loaded = loaded
         self.office.retune(loaded.settings)
         self.gateway.retune(loaded.settings)
+        self.batches.retune(loaded.settings)
         await self.fleet.apply(loaded.settings, diff)
+        self.placer.retune(loaded.settings)
         report = ReloadReport(
             diff.added, diff.removed, diff.changed, diff.retuned, diff.unchanged, tuple(diff.server_changed)
         )
@@ -200,6 +224,7 @@ class Supervisor:
     async def drain(self) -> bool:
         """Wait until no request is being served, at most the configured grace; whether all of them ended by themselves."""
         self._state.draining = True
+        self.batches.rest()
         return await self.gateway.wait_idle(self.settings.server.shutdown_grace_seconds)
 
     def hurry(self) -> None:
@@ -218,6 +243,8 @@ class Supervisor:
 
     async def _close_parts(self) -> None:
         try:
+            await self.batches.close()
+            await self.placer.close()
             await self.fleet.stop_all(survivors_too=self._state.stop_survivors)
             kept = {} if self._state.stop_survivors else find_survivors(self.folder.run_id, self.settings)
             await self.gateway.close()

@@ -8,7 +8,7 @@ from aiohttp import hdrs, web
 
 from supervisor.config.server_settings import ServerSettings
 from supervisor.core import Supervisor
-from supervisor.errors import NotAvailableError
+from supervisor.errors import MalformedRequestError, NotAvailableError
 from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.accounting.keys import Keyring, require_scope
 from supervisor.storage.records import Scope
@@ -16,7 +16,7 @@ from web.auth import SESSION_COOKIE, KeyCheck, authorization_of
 from web.errors import UnsupportedMediaTypeError
 from web.keys import CALLER, CLIENT_ADDRESS, REQUEST_ID, STARTED, SUPERVISOR
 from web.origins import FetchMetadata, OriginRules, client_address, is_trusted
-from web.registry import JSON, REGISTRY, Policy, Route
+from web.registry import JSON, MULTIPART, REGISTRY, Policy, Route
 
 DRAINING_RETRY_SECONDS = 5.0
 PREFLIGHT_MAX_AGE_SECONDS = 600
@@ -34,10 +34,11 @@ SECURITY_HEADERS: Mapping[str, str] = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 EXPOSED_HEADERS = (
-    "X-Request-Id, Retry-After, Retry-After-Ms, OpenAI-Processing-Ms, X-Llamavisor-Route, X-Llamavisor-Request-Id, "
+    "X-Request-Id, Retry-After, Retry-After-Ms, OpenAI-Processing-Ms, Idempotent-Replayed, X-Llamavisor-Route, X-Llamavisor-Request-Id, "
     "X-RateLimit-Limit-Requests, X-RateLimit-Remaining-Requests, X-RateLimit-Reset-Requests, "
     "X-RateLimit-Limit-Tokens, X-RateLimit-Remaining-Tokens, X-RateLimit-Reset-Tokens"
 )
+UPLOAD_HEADERS = (hdrs.AUTHORIZATION, "X-Requested-With")
 _FORM_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
 # What a key must be good for; None: any key will do.
 _SCOPES: Mapping[Policy, Scope | None] = {
@@ -70,6 +71,7 @@ class Guard:
         if route is not None:
             _check_content_type(request, route)
             self._check_policy(request, route)
+            _check_upload(request, route)
         return None
 
     def _check_policy(self, request: web.Request, route: Route) -> None:
@@ -155,6 +157,18 @@ def _check_content_type(request: web.Request, route: Route) -> None:
         raise UnsupportedMediaTypeError(f"The Content-Type must be {wanted}.", param="Content-Type")
     if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":
         raise UnsupportedMediaTypeError("Compressed bodies are not taken.", param="Content-Encoding")
+
+
+def _check_upload(request: web.Request, route: Route) -> None:
+    # Multipart is what forms send; but no form sends a header of one's own choice. OpenAI's SDKs send the first of these on every request.
+    is_upload = route.body is not None and route.body.content_type == MULTIPART
+    if is_upload and not any(name in request.headers for name in UPLOAD_HEADERS):
+        raise MalformedRequestError(
+            "An upload needs a header that no form of another site can send.",
+            code="upload_header_missing",
+            param=UPLOAD_HEADERS[0],
+            remedy=f"Send `{UPLOAD_HEADERS[0]}: Bearer KEY` (any key where none is configured) or `{UPLOAD_HEADERS[1]}`.",
+        )
 
 
 GUARD = web.AppKey("guard", Guard)

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from web.account_schemas import ACCOUNT_COMPONENTS
-from web.registry import Policy, Registry, Reply, Route
+from web.registry import EVENT_STREAM, JSON, Policy, Registry, Reply, Route, Schema
 from web.schemas import components
 from web.surface_schemas import error_schema
 
@@ -106,17 +106,33 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
 
 
 def _responses(route: Route) -> dict[str, Any]:
-    error_content = {"application/json": {"schema": error_schema(route.path)}}
-    replies = {str(status): _response(reply) for status, reply in sorted(route.responses.items())}
-    if route.policy is not Policy.OPEN:
-        replies.setdefault("401", {"description": "A key is needed, or it is not valid.", "content": error_content})
-    replies.setdefault("403", {"description": "A foreign Host or Origin.", "content": error_content})
-    if route.body is not None:
-        replies.setdefault("413", {"description": "The body is too large.", "content": error_content})
+    """What the route says of itself, and what everything around it may answer. No `default`: whatever is not here is a defect."""
+    replies = {str(status): _response(reply) for status, reply in route.responses.items()}
+    for status, description in _common_errors(route).items():
         replies.setdefault(
-            "415", {"description": "The Content-Type is not that of the body.", "content": error_content}
+            status, {"description": description, "content": {"application/json": {"schema": error_schema(route.path)}}}
         )
-    return {**replies, "default": {"description": "Any other error.", "content": error_content}}
+    if route.method == "GET" and route.policy is not Policy.OPEN:
+        replies.setdefault("303", {"description": "A browser without a key is sent to `/login`."})
+    return dict(sorted(replies.items()))
+
+
+def _common_errors(route: Route) -> dict[str, str]:
+    errors = {
+        "400": "The request cannot be read, its `Host` for example.",
+        "403": "A foreign Host or Origin.",
+        "500": "A defect of the server's own; its log has more.",
+        "503": "The server shuts down, or has no file descriptors left.",
+    }
+    if route.policy is not Policy.OPEN:
+        errors["401"] = (
+            "A key is needed, or it is not valid; a browser that asks for a page is sent to `/login` instead."
+        )
+    if route.body is not None:
+        errors["413"] = "The body is too large."
+    if route.method != "GET":
+        errors["415"] = "The Content-Type is not that of the body, or the body is compressed."
+    return errors
 
 
 def _response(reply: Reply) -> dict[str, Any]:
@@ -125,6 +141,15 @@ def _response(reply: Reply) -> dict[str, Any]:
     content = {**content, **reply.others}
     if content:
         result["content"] = {
-            kind: {} if schema is None else {"schema": dict(schema)} for kind, schema in content.items()
+            kind: {} if schema is None else {"schema": _event(schema) if kind == EVENT_STREAM else dict(schema)}
+            for kind, schema in content.items()
         }
     return result
+
+
+def _event(data: Schema) -> dict[str, Any]:
+    """The schema of one server-sent event whose data is text, or JSON of the schema `data`."""
+    text: Schema = {"type": "string"}
+    if data != text:
+        text = {**text, "contentMediaType": JSON, "contentSchema": data}
+    return {"type": "object", "properties": {"event": {"type": "string"}, "id": {"type": "string"}, "data": text}}

@@ -15,6 +15,7 @@ JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
 HTML = "text/html"
 FORM = "application/x-www-form-urlencoded"
+MULTIPART = "multipart/form-data"
 PLAIN = "text/plain"
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from supervisor.gateway.calls import CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RERANK, RESPONSES
+from supervisor.gateway.calls import CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RERANK, RESPONSES, ROLES
 from supervisor.gateway.surfaces import Dialect, surface_of
 from web.registry import Reply, Schema
 from web.schemas import BOOLEAN, INTEGER, NUMBER, STRING, array, described, ref
 
 MODEL: Schema = described(STRING, "An instance's name, a model's id, a tier or `auto`; left out, the default instance.")
-MESSAGE: Schema = {"type": "object", "properties": {"role": STRING}, "required": ["role"]}
+MESSAGE: Schema = {
+    "type": "object",
+    "properties": {"role": {"type": "string", "enum": list(ROLES)}},
+    "required": ["role"],
+}
 MESSAGE_LIST: Schema = {**array(MESSAGE), "minItems": 1}
 _STREAM: Schema = described(BOOLEAN, "Answer in server-sent events, as the engine sends them.")
 _SAMPLING: dict[str, Schema] = {
@@ -42,10 +46,17 @@ def _object(properties: dict[str, Schema], *required: str) -> Schema:
     return {"type": "object", "properties": properties, "required": list(required)}
 
 
+_HELLO = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 16}
 BODIES: Mapping[str, Schema] = {
-    CHAT: _object({"messages": MESSAGE_LIST, **_SAMPLING, **_FLAT}, "messages"),
-    COMPLETIONS: _object({"prompt": {}, **_SAMPLING}),
-    EMBEDDINGS: _object({"input": {}, "model": MODEL}),
+    CHAT: {
+        **_object({"messages": MESSAGE_LIST, **_SAMPLING, **_FLAT}, "messages"),
+        "examples": [_HELLO, {**_HELLO, "stream": True}],
+    },
+    COMPLETIONS: {
+        **_object({"prompt": {}, **_SAMPLING}),
+        "examples": [{"prompt": "The capital of", "max_tokens": 16}],
+    },
+    EMBEDDINGS: {**_object({"input": {}, "model": MODEL}), "examples": [{"input": ["One text.", "Another."]}]},
     RERANK: _object({"query": STRING, "documents": array(STRING), "top_n": INTEGER, "model": MODEL}, "query"),
     RESPONSES: _object(_RESPONSES, "input"),
     MESSAGES: _object({"messages": MESSAGE_LIST, "system": {}, **_SAMPLING}, "messages"),
@@ -71,6 +82,8 @@ def refusals(path: str) -> dict[int, Reply]:
         404: "No such model; the message has the nearest.",
         408: "The body was not complete within `server.body_deadline_seconds`.",
         413: "The body exceeds `server.max_body_bytes`.",
+        429: "A limit or a budget is reached, too many wait, or the engine has too much to do.",
+        500: "The engine failed over it, or a defect of the server's own; its log has more.",
         501: "The engine does not have this route, or has it switched off; the message says which have it.",
         502: "The engine died, or its answer is not complete.",
         503: "Not ready now; `Retry-After` says when to come back, if it comes back by itself.",

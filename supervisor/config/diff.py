@@ -93,6 +93,11 @@ def _live_changes(old: Settings, new: Settings) -> Iterator[str]:
     yield from _differing_keys("accounting", old.accounting, new.accounting)
     yield from _differing_keys("gateway", old.gateway, new.gateway)
     yield from _differing_keys("routing", old.routing, new.routing)
+    yield from _differing_keys("files", old.files, new.files)
+    yield from _differing_keys("batches", old.batches, new.batches)
+    yield from _differing_keys("memory", old.memory, new.memory)
+    if old.groups != new.groups:
+        yield "groups"
     if old.reload_on_change != new.reload_on_change:
         yield "reload_on_change"
     if [name for name in old.instances if name in new.instances] != [

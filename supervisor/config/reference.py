@@ -106,11 +106,24 @@ def configuration_reference() -> str:
 def _sections() -> Iterator[str]:
     root = schema.root()
     yield _section("Top level", (), {"reload_on_change": root["properties"]["reload_on_change"]})
-    for path in (("server",), ("server", "tls"), ("models",), ("logging",), ("gateway",), ("storage",), *_ROUTING):
+    for path in (
+        ("server",),
+        ("server", "tls"),
+        ("models",),
+        ("logging",),
+        ("gateway",),
+        ("storage",),
+        ("files",),
+        ("batches",),
+        ("memory",),
+        *_ROUTING,
+    ):
         yield _section(f"`{'.'.join(path)}`", path, _children(path))
     note = "The rules are a list, tried in order; in the environment all of them are one list, written as JSON."
     yield _section("`routing.rules`, each", (*_RULES, "<number>"), _children((*_RULES, 0)), note)
     yield from _accounting()
+    note = "`groups` is an object of groups by name; instances name the groups that they belong to."
+    yield _section("`groups.<name>`", ("groups", "<name>"), _children(("groups", "name")), note)
     figures = _children(("defaults",))
     note = "The same keys under `instances.<name>.supervision` set a figure for one instance (`LLAMAVISOR_INSTANCES__<NAME>__SUPERVISION__…`)."
     yield _section("`defaults`", ("defaults",), figures, note)
@@ -124,13 +137,13 @@ def _sections() -> Iterator[str]:
 
 
 def _accounting() -> Iterator[str]:
-    top = {name: node for name, node in _children(("accounting",)).items() if name in ("currency", "prices")}
-    yield _section("`accounting`", ("accounting",), top)
+    top = ("accounting",)
+    yield _section("`accounting`", top, _children(top))
     note = (
         "By the name of an instance, endpoint or model. In the environment all prices are one object, written as JSON."
     )
     yield _section("`accounting.prices.<name>`", (*_PRICES, "<name>"), _children((*_PRICES, "name")), note)
-    for path in (("accounting", "limits", "key"), ("accounting", "limits", "project"), ("accounting", "reservation")):
+    for path in ((*top, "limits"), (*top, "limits", "key"), (*top, "limits", "project"), (*top, "reservation")):
         yield _section(f"`{'.'.join(path)}`", path, _children(path))
 
 

@@ -13,20 +13,30 @@ from typing import Literal, Self
 from pydantic import AnyHttpUrl, Field, model_validator
 
 from supervisor.config.accounting_settings import AccountingSettings
+from supervisor.config.batch_settings import BatchSettings, FilesSettings
 from supervisor.config.engine_settings import CommandEngine, EmbeddedEngine, EngineSettings
 from supervisor.config.fields import (
     BrokenRule,
     Bytes,
     Count,
+    CountOrZero,
     Flag,
     InstanceName,
     Lines,
     Port,
+    Seconds,
     StrictModel,
     Text,
     refuse,
 )
 from supervisor.config.gateway_settings import GatewaySettings
+from supervisor.config.placement_settings import (
+    GroupSettings,
+    MemorySettings,
+    group_rules,
+    name_rules,
+    placement_rules,
+)
 from supervisor.config.routing_settings import RoutingSettings
 from supervisor.config.server_settings import ServerSettings, is_loopback
 from supervisor.config.storage_settings import StorageSettings
@@ -64,7 +74,33 @@ class InstanceSettings(StrictModel):
         "name for vLLM, or `demo` for the built-in demo model.",
     )
     autostart: Flag = Field(True, description="Start it when the supervisor starts.")
-    required: Flag | None = Field(None, description="Whether `/readyz` waits for it; left out, as `autostart`.")
+    on_demand: Flag | None = Field(
+        None,
+        description="Start it when a request needs it, and let it yield to others; left out: if it has no `autostart`, or has `ttl_seconds`.",
+    )
+    preload: Flag = Field(
+        False, description="Start it with the supervisor if there is room for it; `autostart` does not ask."
+    )
+    ttl_seconds: Seconds | None = Field(None, description="Unload it after so long without a request.")
+    pinned: Flag = Field(
+        False, description="Never unload it to make room for another; `ttl_seconds` holds nevertheless."
+    )
+    group: tuple[InstanceName, ...] = Field((), description="Names of `groups` that it belongs to.")
+    endpoint: InstanceName | None = Field(
+        None,
+        description="Name that clients call; instances with the same one are its replicas. Left out: its own name.",
+    )
+    aliases: tuple[Text, ...] = Field((), description="More names that clients may call it by.")
+    warm_spare: CountOrZero = Field(
+        0,
+        description="Idle replicas of its endpoint that are kept loaded as far as there is room beside everything else.",
+    )
+    memory_bytes: Bytes | None = Field(
+        None, description="Memory that it takes, where you know better than the estimate and what was measured."
+    )
+    required: Flag | None = Field(
+        None, description="Whether `/readyz` waits for it; left out: if it has `autostart` and is not `on_demand`."
+    )
     adopt: Flag = Field(True, description="Take over a server that already answers at the configured address.")
     survive_supervisor: Flag = Field(False, description="Leave it running when the supervisor ends.")
     url: AnyHttpUrl | None = Field(None, description="Address of a server that already runs; it is adopted.")
@@ -88,7 +124,14 @@ class InstanceSettings(StrictModel):
     @property
     def is_required(self) -> bool:
         """Whether the server as a whole is ready only when this instance is."""
-        return self.autostart if self.required is None else self.required
+        return self.autostart and not self.is_on_demand if self.required is None else self.required
+
+    @property
+    def is_on_demand(self) -> bool:
+        """Whether a request may start it, and another's need may unload it."""
+        if self.on_demand is not None:
+            return self.on_demand
+        return not self.autostart or self.ttl_seconds is not None
 
     def resolved_supervision(self, defaults: SupervisionSettings) -> SupervisionSettings:
         """Return the figures in force: those of this instance over `defaults`, field by field."""
@@ -96,7 +139,15 @@ class InstanceSettings(StrictModel):
 
     @model_validator(mode="after")
     def _rules(self) -> Self:
-        refuse([*_address_rules(self), *_url_rules(self), *_engine_rules(self), *_environment_rules(self.env)])
+        refuse(
+            [
+                *_address_rules(self),
+                *_url_rules(self),
+                *_engine_rules(self),
+                *_environment_rules(self.env),
+                *placement_rules(self),
+            ]
+        )
         return self
 
 
@@ -116,6 +167,12 @@ class Settings(StrictModel):
     routing: RoutingSettings = Field(
         default_factory=RoutingSettings, description="What the tiers mean, and how the model `auto` is chosen."
     )
+    files: FilesSettings = Field(default_factory=FilesSettings, description="Files that are uploaded for batches.")
+    batches: BatchSettings = Field(default_factory=BatchSettings, description="Work that nobody waits for.")
+    memory: MemorySettings = Field(default_factory=MemorySettings, description="The memory that models may take.")
+    groups: dict[InstanceName, GroupSettings] = Field(
+        default_factory=dict, description="Groups of instances of which only so many are loaded at a time, by name."
+    )
     reload_on_change: Flag = Field(False, description="Read the configuration file again whenever it changes.")
     defaults: SupervisionSettings = Field(
         default_factory=SupervisionSettings, description="Figures of supervision for every instance."
@@ -132,7 +189,7 @@ class Settings(StrictModel):
 
     @model_validator(mode="after")
     def _rules(self) -> Self:
-        refuse([*_clashing_addresses(self), *_clashing_figures(self)])
+        refuse([*_clashing_addresses(self), *_clashing_figures(self), *group_rules(self), *name_rules(self)])
         return self
 
 

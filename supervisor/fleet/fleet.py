@@ -48,6 +48,7 @@ class Fleet:
         self._configured = Settings(instances={})
         self._usage = UsageMeter(clock)
         self._changing = asyncio.Lock()
+        self._listeners: set[Callable[[Instance, State], None]] = set()
 
     def names(self) -> list[str]:
         """The names of all instances, in the order of the configuration."""
@@ -93,6 +94,19 @@ class Fleet:
     async def stop(self, name: str, *, kill_adopted: bool = False) -> InstanceSnapshot:
         """Ask an instance to stop; idempotent. Answers when it is `stopping`."""
         return await self.get(name).stop(kill_adopted=kill_adopted)
+
+    async def unload(self, name: str, states: frozenset[State]) -> InstanceSnapshot:
+        """Stop an instance for another's sake, or because nobody needs it; refused as `Instance.unload` says."""
+        return await self.get(name).unload(states)
+
+    def hold(self, name: str, *, hold: bool) -> None:
+        """Keep new requests from an instance so that it can yield its place, or let them in again."""
+        self.get(name).hold(hold=hold)
+
+    def on_change(self, listener: Callable[[Instance, State], None]) -> Callable[[], None]:
+        """Call `listener` as `Instance.on_change` does, for every instance, those made later too; the answer takes it off again."""
+        self._listeners.add(listener)
+        return lambda: self._listeners.discard(listener)
 
     async def restart(self, name: str) -> InstanceSnapshot:
         """Ask an instance to stop and start again."""
@@ -186,6 +200,7 @@ class Fleet:
         )
         self._instances[name] = instance
         self._planners[name] = planner
+        instance.on_change(lambda state: self._tell(instance, state))
         instance.open()
         self._publish(instance.snapshot())
 
@@ -237,6 +252,10 @@ class Fleet:
             except (StateConflictError, NotAvailableError):
                 # Somebody else started it in the same breath, which is what we wanted; or it is about to be removed.
                 return
+
+    def _tell(self, instance: Instance, state: State) -> None:
+        for listener in tuple(self._listeners):
+            listener(instance, state)
 
     def _publish(self, snapshot: InstanceSnapshot) -> None:
         self._events.publish("llama_status", snapshot.to_wire(), instance=snapshot.name)

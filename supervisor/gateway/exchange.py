@@ -49,13 +49,17 @@ ENGINES_OF_ANY_NAME = frozenset({"embedded", "llama-server"})
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An engine's answer. `headers` are those that the client gets. Of a stream, `body` is what came first; `Exchange.more` brings the rest."""
+    """An engine's answer. `headers` are those that the client gets. Of a stream, `body` is what came first; `Exchange.more` brings the rest.
+
+    `cost_micros` is known of whole answers of `Gateway.ask`, where the model has a price.
+    """
 
     status: int
     headers: dict[str, str]
     body: bytes
     is_stream: bool
     milliseconds: float
+    cost_micros: int | None = None
 
 
 class Exchange:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from supervisor.clock import Clock
@@ -13,7 +14,7 @@ from supervisor.fleet.fleet import Fleet
 from supervisor.gateway.accounting.bookkeeper import Booking, Bookkeeper
 from supervisor.gateway.accounting.callers import ANYONE, Caller
 from supervisor.gateway.admission.admission import Admission, Place, Waiting
-from supervisor.gateway.admission.loads import Loads, NoLoads
+from supervisor.gateway.admission.loads import Loads
 from supervisor.gateway.admission.places import Places
 from supervisor.gateway.calls import Call
 from supervisor.gateway.exchange import Answer, Exchange
@@ -44,18 +45,17 @@ FAILURES = frozenset({Outcome.ENGINE_DIED, Outcome.CUT, Outcome.TIMEOUT})
 class Gateway:
     """See the module. `traffic` holds the figures, `admission` the waiting lines, `bookkeeper` who pays. All methods are for the loop's thread."""
 
-    def __init__(
-        self, fleet: Fleet, settings: Settings, clock: Clock, bookkeeper: Bookkeeper, loads: Loads | None = None
-    ) -> None:
+    def __init__(self, fleet: Fleet, settings: Settings, clock: Clock, bookkeeper: Bookkeeper, loads: Loads) -> None:
         self.bookkeeper = bookkeeper
         self._fleet = fleet
         self._clock = clock
+        self._loads = loads
         self._upstreams = Upstreams()
         self._watchman = Watchman(settings.server.upstream_idle_seconds)
         # An adopted server is known by its models only while it is there; who asks for one meanwhile means this instance all the same.
         self._served: dict[str, frozenset[str]] = {}
         self._active = 0
-        self.admission = Admission(settings.gateway, clock, loads or NoLoads())
+        self.admission = Admission(settings.gateway, clock, loads)
         self.traffic = TrafficStats(clock, self.admission.waiting_for)
         self._exchanges: set[Exchange] = set()
         self._is_closed = False
@@ -103,7 +103,9 @@ class Gateway:
     async def ask(self, call: Call, caller: Caller = ANYONE, *, is_batch: bool = False) -> Answer:
         """The whole answer to a call that asks for no stream, for surfaces that make something else of it; errors as `Exchange.answer`."""
         async with self.exchange(call, caller, is_batch=is_batch) as exchange:
-            return await exchange.answer()
+            answer = await exchange.answer()
+        settlement = exchange.booking.settlement
+        return answer if settlement is None else replace(answer, cost_micros=settlement.cost_micros)
 
     def cost_of(self, usage: TokenUsage, model: str | None) -> int | None:
         """What tokens cost, in micro-units, of what was asked for as `model`; None when it has no price."""
@@ -114,10 +116,13 @@ class Gateway:
         """Every name that requests may give, as OpenAI model objects: each instance's, then the ids of the models that are ready."""
         found: dict[str, dict[str, Any]] = {}
         for instance in self._fleet.instances():
-            if not speaks_openai(self._fleet.settings_of(instance.name)):
+            settings = self._fleet.settings_of(instance.name)
+            if not speaks_openai(settings):
                 continue
             modified = [int(model.get("modified_at") or 0) for model in instance.models]
-            found.setdefault(instance.name, _model_object(instance.name, max(modified, default=0)))
+            for name in (instance.name, settings.endpoint, *settings.aliases):
+                if name is not None:
+                    found.setdefault(name, _model_object(name, max(modified, default=0)))
             for model in instance.models if instance.state is State.READY else ():
                 found.setdefault(model["id"], _model_object(model["id"], int(model.get("modified_at") or 0)))
         return list(found.values())
@@ -155,12 +160,13 @@ class Gateway:
         ]
 
     def _ids_of(self, instance: Instance) -> frozenset[str]:
-        configured = configured_id(self._fleet.settings_of(instance.name))
         served = frozenset(model["id"] for model in instance.models)
         if served:
             self._served[instance.name] = served
+        settings = self._fleet.settings_of(instance.name)
+        names = (configured_id(settings), settings.endpoint, *settings.aliases)
         ids = served or self._served.get(instance.name, frozenset())
-        return ids if configured is None else ids | {configured}
+        return ids.union(name for name in names if name is not None)
 
     # For passages
 
@@ -211,6 +217,7 @@ class Gateway:
             raise
         record = self.traffic.begin(instance.name, started_at)
         instance.traffic.active += 1
+        self._loads.used(instance.name)
         exchange = Exchange(call, upstream, record, instance.traffic, self._watchman, self._clock)
         self._exchanges.add(exchange)
         return exchange
@@ -220,6 +227,7 @@ class Gateway:
         self._exchanges.discard(exchange)
         exchange.close()
         exchange.pulse.active -= 1
+        self._loads.used(place.instance.name)
         exchange.record.end(error)
         self.admission.leave(place, failed=exchange.record.outcome in FAILURES)
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from supervisor.clock import Clock, Timer
-from supervisor.errors import LlamavisorError, NotAvailableError
+from supervisor.errors import LlamavisorError, NotAvailableError, StateConflictError
 from supervisor.launch import Address
 from supervisor.process import messages as life
 from supervisor.process.figures import Figures
@@ -82,6 +83,7 @@ class Instance:
         self._told = State.INITIAL
         self.state_seq = state_seq
         self._is_retired = False
+        self._is_held = False
 
     @property
     def name(self) -> str:
@@ -92,6 +94,11 @@ class Instance:
     def state(self) -> State:
         """The present state. A read only: to act, send a request; it is refused if the state has moved on."""
         return self._lifecycle.state
+
+    @property
+    def accepts_requests(self) -> bool:
+        """Whether new requests may begin now: it is ready, and not held back so that it can yield its place."""
+        return self._lifecycle.state is State.READY and not self._is_held
 
     @property
     def generation(self) -> int:
@@ -118,6 +125,11 @@ class Instance:
     def remains(self) -> bool:
         """Whether processes of the present generation may still exist."""
         return self._lifecycle.remains
+
+    @property
+    def is_adopted(self) -> bool:
+        """Whether its server is somebody else's: to let go of it frees nothing."""
+        return self._lifecycle.adopted
 
     @property
     def requests_active(self) -> int:
@@ -149,6 +161,17 @@ class Instance:
         """From now on it may only stop: whoever is about to remove it must not be overtaken by a start."""
         self._is_retired = True
 
+    @property
+    def is_retired(self) -> bool:
+        """Whether it is about to be removed, or the supervisor to end."""
+        return self._is_retired
+
+    def hold(self, *, hold: bool) -> None:
+        """Keep new requests from it, or let them in again (`accepts_requests`); listeners hear the present state once more."""
+        if hold is not self._is_held:
+            self._is_held = hold
+            self._tell_listeners(self.state)
+
     async def start(self) -> InstanceSnapshot:
         """Ask for `starting`; `StateConflictError` when refused."""
         return await self._ask(life.Start())
@@ -156,6 +179,13 @@ class Instance:
     async def stop(self, *, kill_adopted: bool = False) -> InstanceSnapshot:
         """Ask for `stopping`; answers once it is taken, idempotent. Use `wait_for` for the end of it."""
         return await self._ask(life.Stop(kill_adopted))
+
+    async def unload(self, states: frozenset[State]) -> InstanceSnapshot:
+        """Ask for `stopping`, unless a request is under way or the state is none of `states`: then `StateConflictError`.
+
+        Both are looked at when the request is taken, so that nothing can begin between the look and the stop.
+        """
+        return await self._ask(life.Unload(states))
 
     async def restart(self) -> InstanceSnapshot:
         """Stop and start as one request."""
@@ -196,9 +226,21 @@ class Instance:
             forget()
 
     def on_change(self, listener: Callable[[State], None]) -> Callable[[], None]:
-        """Call `listener` with each state that is entered; the answer takes it off again."""
+        """Call `listener` with each state that is entered, and with the present one when requests are held or let in again.
+
+        The answer takes it off again.
+        """
         self._listeners.add(listener)
         return lambda: self._listeners.discard(listener)
+
+    @contextmanager
+    def serving(self) -> Iterator[Traffic]:
+        """Count one request while it is served; set `last_byte_at` of the answer whenever bytes arrive: they are the best proof of life."""
+        self.traffic.active += 1
+        try:
+            yield self.traffic
+        finally:
+            self.traffic.active -= 1
 
     def snapshot(self, state: State | None = None) -> InstanceSnapshot:
         """The instance at this moment (`state`: as it enters that state)."""
@@ -270,6 +312,7 @@ class Instance:
     def _take(self, request: _Request) -> None:
         reply = request.reply
         try:
+            self._refuse_if_busy(request.message)
             effects = self._lifecycle.handle(request.message, self._clock.monotonic())
         except LlamavisorError as error:
             if reply is not None and not reply.done():
@@ -283,6 +326,12 @@ class Instance:
                 logger.exception("%s: %r could not be carried out", self.name, effect)
         if reply is not None and not reply.done():
             reply.set_result(self.snapshot())
+
+    def _refuse_if_busy(self, message: Message) -> None:
+        if isinstance(message, life.Unload) and self.traffic.active:
+            raise StateConflictError(
+                f"{self.name} is serving {self.traffic.active} request(s).", details={"state": self.state.value}
+            )
 
     def _carry_out(self, effect: life.Effect) -> None:
         match effect:
@@ -311,6 +360,9 @@ class Instance:
         elif state is not State.READY:
             self._ready_at_ms = None
         self._publish(self.snapshot(state))
+        self._tell_listeners(state)
+
+    def _tell_listeners(self, state: State) -> None:
         for listener in tuple(self._listeners):
             listener(state)
 

@@ -32,6 +32,7 @@ from supervisor.process.messages import (
     Stuck,
     Timer,
     TimerDue,
+    Unload,
 )
 from supervisor.process.retry import RetryPolicy
 from supervisor.process.states import Cause, Reason, State
@@ -70,7 +71,7 @@ class Lifecycle:
     def handle(self, message: Message, now: float) -> tuple[Effect, ...]:
         """Take one message in at monotonic time `now`; the effects are to be carried out in order.
 
-        `StateConflictError` when a request (`Start`, `Stop`, `Restart`) is refused; nothing has changed then.
+        `StateConflictError` when a request (`Start`, `Stop`, `Unload`, `Restart`) is refused; nothing has changed then.
         """
         self._effects = []
         self._dispatch(message, now)
@@ -82,6 +83,8 @@ class Lifecycle:
                 self._on_start()
             case Stop():
                 self._on_stop(message)
+            case Unload():
+                self._on_unload(message)
             case Restart():
                 self._on_restart()
             case TimerDue():
@@ -123,6 +126,13 @@ class Lifecycle:
             return
         self._machine.fire(Trigger.STOP)
         self._end_present_generation(message.kill_adopted)
+
+    def _on_unload(self, message: Unload) -> None:
+        if self.state not in message.states:
+            raise StateConflictError(
+                f"It is not unloaded in the state `{self.state.value}`.", details={"state": self.state.value}
+            )
+        self._on_stop(Stop())
 
     def _on_restart(self) -> None:
         if self.state is State.INITIAL:

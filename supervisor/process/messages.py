@@ -21,6 +21,13 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class Unload:
+    """Someone needs its place: stop, if it is in one of `states` and no request is under way when this is taken."""
+
+    states: frozenset[State]
+
+
+@dataclass(frozen=True, slots=True)
 class Restart:
     """Stop, then start, as one request."""
 
@@ -87,7 +94,7 @@ class Timer(StrEnum):
     STABLE = "stable"
 
 
-Message = Start | Stop | Restart | Answered | Exited | Failed | CannotStart | Gone | Stuck | TimerDue
+Message = Start | Stop | Unload | Restart | Answered | Exited | Failed | CannotStart | Gone | Stuck | TimerDue
 
 
 @dataclass(frozen=True, slots=True)

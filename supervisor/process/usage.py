@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +14,23 @@ from supervisor.process.procfs import IS_LINUX
 
 BYTES_PER_KIB = 1_024
 CGROUP_ROOT = Path("/sys/fs/cgroup")
+_STATUS_FIGURE = re.compile(rb"^(VmHWM|VmRSS|RssFile|RssShmem):\s+(\d+) kB$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessMemory:
+    """Memory of processes together, in bytes; what they share counts once for each.
+
+    `resident` now, `peak` the most since each started. `mapped`, a part of `resident`, is files and shared memory: the kernel counts mapped files as
+    available, since it could take them back. 0 where there is no `/proc`.
+    """
+
+    resident: int = 0
+    mapped: int = 0
+    peak: int = 0
+
+    def __add__(self, other: ProcessMemory) -> ProcessMemory:
+        return ProcessMemory(self.resident + other.resident, self.mapped + other.mapped, self.peak + other.peak)
 
 
 def _ticks_per_second() -> int:
@@ -43,6 +62,21 @@ def _resident_bytes(pid: int) -> int:
         return portable.resident_bytes(pid)
     content = procfs.read_bytes(f"/proc/{pid}/statm")
     return int(content.split()[1]) * os.sysconf("SC_PAGE_SIZE") if content else 0
+
+
+def memory_of(pids: Iterable[int]) -> ProcessMemory:
+    """What the processes hold; those gone hold nothing."""
+    return sum(map(_memory_of, pids), ProcessMemory())
+
+
+def _memory_of(pid: int) -> ProcessMemory:
+    if not IS_LINUX:
+        resident = _resident_bytes(pid)
+        return ProcessMemory(resident, 0, resident)
+    content = procfs.read_bytes(f"/proc/{pid}/status") or b""
+    figures = {name: int(figure) * BYTES_PER_KIB for name, figure in _STATUS_FIGURE.findall(content)}
+    mapped = figures.get(b"RssFile", 0) + figures.get(b"RssShmem", 0)
+    return ProcessMemory(figures.get(b"VmRSS", 0), mapped, figures.get(b"VmHWM", 0))
 
 
 def file_read_fraction(pid: int, path: Path) -> float | None:

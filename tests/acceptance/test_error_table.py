@@ -32,7 +32,7 @@ MIB = 1024**2
 NEVER_AGAIN = {"max_retries": 0, "stop_grace_seconds": 1}
 INSTANCES: dict[str, Any] = {
     "demo": {"engine": "embedded", "model": "demo"},
-    "idle": {"engine": "embedded", "model": "demo", "autostart": False},
+    "idle": {"engine": "embedded", "model": "demo", "autostart": False, "on_demand": False},
     "broken": {
         "engine": {"kind": "command", "argv": ["sh", "-c", "exit 3", "${PORT}"]},
         "supervision": NEVER_AGAIN,

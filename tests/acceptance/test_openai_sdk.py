@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import openai
 import pytest
 import pytest_asyncio
+from pydantic import BaseModel
 
 from supervisor.engines.embedded import SERVER_FILE
 from supervisor.process.states import State
 from tests.fixtures.door import Door
 from tests.fixtures.house import misbehaving
+from tests.fixtures.nursery import until
+from tests.fixtures.stock_clients import write_tool_model
 
 T = TypeVar("T")
 USER: Any = [{"role": "user", "content": "What is the capital of France?"}]
 DEMO = {"engine": "embedded", "model": "demo"}
 KEY = "sk-of-the-house"
+CITY = {"type": "string", "enum": ["Paris", "Rome"]}
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "parameters": {"type": "object", "properties": {"city": CITY}, "required": ["city"]},
+    },
+}
+
+
+class Weather(BaseModel):
+    """What the answer must be."""
+
+    city: Literal["Paris", "Rome"]
+    sunny: bool
 
 
 @pytest_asyncio.fixture
@@ -112,6 +131,65 @@ async def test_completions_and_models(door: Door, client: Callable[..., openai.A
     assert "".join([chunk.choices[0].text async for chunk in stream]) == whole.choices[0].text
 
 
+async def test_a_tool_call_and_its_result(
+    door: Door, client: Callable[..., openai.AsyncOpenAI], tmp_path: Path
+) -> None:
+    # Never shown a tool: the grammar holds the model to the form, and the bias makes it begin.
+    brace = write_tool_model(tmp_path / "tools.gguf")
+    await door.open({"demo": {"engine": "embedded", "model": str(tmp_path / "tools.gguf")}})
+    forced: Any = {"tool_choice": "required", "parallel_tool_calls": False, "logit_bias": {str(brace): 100}}
+    asked: Any = {"model": "demo", "messages": USER, "tools": [TOOL], "temperature": 0, "max_tokens": 1_000, **forced}
+    api = client()
+    whole = (await api.chat.completions.create(**asked)).choices[0]
+    assert whole.finish_reason == "tool_calls"
+    assert whole.message.tool_calls is not None
+    call: Any = whole.message.tool_calls[0]
+    assert (call.function.name, set(json.loads(call.function.arguments))) == ("get_weather", {"city"})
+    async with api.chat.completions.stream(**asked) as stream:
+        streamed = (await stream.get_final_completion()).choices[0].message.tool_calls
+    assert streamed is not None
+    assert streamed[0].function.arguments == call.function.arguments
+    result = {"role": "tool", "tool_call_id": call.id, "content": "Sunny."}
+    conversation: Any = [*USER, whole.message, result]
+    last = await api.chat.completions.create(model="demo", messages=conversation, max_tokens=8)
+    assert last.choices[0].message.content
+
+
+async def test_json_schema_and_logprobs(door: Door, client: Callable[..., openai.AsyncOpenAI]) -> None:
+    await door.open({"demo": DEMO})
+    api = client()
+    parsed = await api.chat.completions.parse(
+        model="demo", messages=USER, response_format=Weather, temperature=0, max_tokens=1_000
+    )
+    assert isinstance(parsed.choices[0].message.parsed, Weather)
+    answer = await api.chat.completions.create(
+        model="demo", messages=USER, logprobs=True, top_logprobs=2, max_tokens=3, temperature=0
+    )
+    assert answer.choices[0].logprobs is not None
+    tokens = answer.choices[0].logprobs.content
+    assert tokens is not None
+    assert [len(token.top_logprobs) for token in tokens] == [2, 2, 2]
+    assert "".join(token.token for token in tokens) == answer.choices[0].message.content
+
+
+async def test_who_cancels_or_loses_patience_is_let_go(door: Door, client: Callable[..., openai.AsyncOpenAI]) -> None:
+    endless = misbehaving(door.house.model, knobs={"token_count": 1_000_000, "token_interval_seconds": 0.01})
+    mute = misbehaving(door.house.model, knobs={"prefill_seconds": 3600, "prefill_burns": False})
+    await door.open({"endless": endless, "mute": mute})
+    stream = await client().chat.completions.create(model="endless", messages=USER, stream=True)
+    async for _ in stream:
+        break
+    await stream.close()
+    await until(lambda: door.house["endless"].requests_active == 0, "the stream to be let go")
+    asking = asyncio.ensure_future(client().chat.completions.create(model="endless", messages=USER))
+    await until(lambda: door.house["endless"].requests_active == 1, "the request to arrive")
+    asking.cancel()
+    await until(lambda: door.house["endless"].requests_active == 0, "the request to be let go")
+    with pytest.raises(openai.APITimeoutError):
+        await client(timeout=0.3).chat.completions.create(model="mute", messages=USER)
+    await until(lambda: door.house["mute"].requests_active == 0, "the late request to be let go")
+
+
 async def test_embeddings(door: Door, client: Callable[..., openai.AsyncOpenAI], tmp_path: Path) -> None:
     # The user's own llama-server stands for itself here: of a chat model it must be told how to make one vector of many.
     server = tmp_path / "llama-server"
@@ -139,8 +217,11 @@ async def test_raw_responses_show_the_headers(door: Door, client: Callable[..., 
 
 
 async def test_refusals_are_the_sdks_exceptions(door: Door, client: Callable[..., openai.AsyncOpenAI]) -> None:
-    await door.open({"demo": DEMO, "off": {**DEMO, "autostart": False}}, ready=False, api_key=KEY)
-    await door.house.reach("demo", State.READY)
+    crowded = misbehaving(door.house.model, knobs={"chat_status": 429})
+    instances = {"demo": DEMO, "crowded": crowded, "off": {**DEMO, "autostart": False, "on_demand": False}}
+    await door.open(instances, ready=False, api_key=KEY)
+    for name in ("demo", "crowded"):
+        await door.house.reach(name, State.READY)
     chat = client().chat.completions
     with pytest.raises(openai.BadRequestError) as bad:
         await chat.create(model="demo", messages=USER, temperature=9)
@@ -148,6 +229,8 @@ async def test_refusals_are_the_sdks_exceptions(door: Door, client: Callable[...
     with pytest.raises(openai.NotFoundError, match="Did you mean `demo`") as unknown:
         await chat.create(model="demmo", messages=USER)
     assert unknown.value.code == "model_not_found"
+    with pytest.raises(openai.RateLimitError):
+        await chat.create(model="crowded", messages=USER)
     with pytest.raises(openai.InternalServerError) as stopped:
         await chat.create(model="off", messages=USER)
     assert (stopped.value.status_code, stopped.value.code) == (503, "initial")

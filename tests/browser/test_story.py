@@ -67,4 +67,4 @@ async def test_tokens_stream_in_one_after_the_other(demo: Site, watcher: Watcher
         }"""
     )
     await chat.ask("Tell me a short story.")
-    assert await chat.page.evaluate("() => window.lengths.size") > 2
+    assert await chat.page.evaluate("() => window.lengths.size") > 1

@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GENEROUS_SECONDS = 30.0
 NOW_MS = int(SystemClock().wall() * 1_000)
 HOUR_MS = 3_600_000
-KILLS = 12
+KILLS = 4
 TRIES = 1_000
 
 Opener = Callable[[], "asyncio.Future[Books]"]

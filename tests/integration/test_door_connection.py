@@ -266,3 +266,39 @@ async def test_an_engine_that_is_not_ready_is_told_with_its_state(hall: Hall) ->
     assert status == 503
     assert headers["x-should-retry"] == "false"
     assert json.loads(body)["error"]["code"] == "initial"
+
+
+HEAD = f"POST {CHAT} HTTP/1.1\r\nContent-Type: {JSON}\r\n"
+MANY = "X: y\r\n" * 3_000
+SMUGGLED = "GET /admin/instances HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        f"{HEAD}Host: 127.0.0.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{SMUGGLED}",
+        f"{HEAD}Host: 127.0.0.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n{SMUGGLED}",
+        f"{HEAD}Host: 127.0.0.1\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{{}}{SMUGGLED}",
+        f"{HEAD}Host: 127.0.0.1\r\nContent-Length: 2, 2\r\n\r\n{{}}{SMUGGLED}",
+        f"{HEAD}Host: 127.0.0.1\r\nContent-Length: +2\r\n\r\n{{}}{SMUGGLED}",
+        f"{HEAD}Host: 127.0.0.1\nContent-Length: 2\n\n{{}}",
+        f"{HEAD}Host: 127.0.0.1\r\nContent-Length : 2\r\n\r\n{{}}{SMUGGLED}",
+        f"{HEAD}Host: 127.0.0.1\r\nX: {'x' * 20_000}\r\nContent-Length: 2\r\n\r\n{{}}",
+        f"{HEAD}Host: 127.0.0.1\r\n{MANY}Content-Length: 2\r\n\r\n{{}}",
+    ],
+    ids=["cl+te", "te+cl", "two lengths", "a list", "a sign", "bare LF", "a space", "a long header", "many headers"],
+)
+async def test_row_50_framing_that_can_be_read_in_two_ways_is_refused_and_ends_the_connection(
+    hall: Hall, data: str
+) -> None:
+    client = await hall.client()
+    client.send(data.encode())
+    status, _, body = await client.answer()
+    assert status == 400, body
+    assert await client.is_closed()
+
+
+async def test_row_50_two_hosts_are_refused(hall: Hall) -> None:
+    client = await hall.client()
+    client.send(request(Host="127.0.0.1\r\nHost: other"))
+    assert (await client.answer())[0] == 400

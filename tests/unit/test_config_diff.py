@@ -9,7 +9,11 @@ import pytest
 from supervisor.config import InstanceSettings, ServerSettings, Settings, diff_settings
 from supervisor.config.diff import LIVE_SERVER_KEYS, PROCESS_FIELDS
 
-BASE: dict[str, Any] = {"server": {}, "instances": {"a": {"model": "demo"}, "b": {"model": "demo"}}}
+BASE: dict[str, Any] = {
+    "server": {},
+    "groups": {"big": {"max_loaded": 2}},
+    "instances": {"a": {"model": "demo"}, "b": {"model": "demo"}},
+}
 
 
 def settings(**instance: Any) -> Settings:
@@ -31,6 +35,15 @@ RESTARTED = [
 RETUNED = [
     ("autostart", False),
     ("required", False),
+    ("on_demand", True),
+    ("preload", True),
+    ("ttl_seconds", 60.0),
+    ("pinned", True),
+    ("group", ["big"]),
+    ("endpoint", "chat"),
+    ("aliases", ["chat"]),
+    ("warm_spare", 1),
+    ("memory_bytes", 4096),
     ("adopt", False),
     ("supervision", {"max_retries": 1}),
     ("max_in_flight", 1),
@@ -124,6 +137,11 @@ def test_server_keys_need_a_restart_of_the_supervisor_unless_they_are_read_anew(
         ({"routing": {"default": "large"}}, "routing.default"),
         ({"gateway": {"queue_limit": 1}}, "gateway.queue_limit"),
         ({"accounting": {"currency": "EUR"}}, "accounting.currency"),
+        ({"files": {"max_bytes": 2048}}, "files.max_bytes"),
+        ({"batches": {"parallel": 8}}, "batches.parallel"),
+        ({"memory": {"limit_bytes": 4096}}, "memory.limit_bytes"),
+        ({"memory": {"patience_seconds": 1}}, "memory.patience_seconds"),
+        ({"groups": {"big": {"max_loaded": 3}}}, "groups"),
         ({"reload_on_change": True}, "reload_on_change"),
         ({"instances": {"b": {"model": "demo"}, "a": {"model": "demo"}}}, "instances"),
     ],

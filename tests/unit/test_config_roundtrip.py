@@ -30,6 +30,7 @@ WORDS: dict[str, Values] = {
     "model": st.sampled_from(["demo", "name", "/srv/a.gguf"]),
     "binary": st.sampled_from(["llama-server", "/opt/x"]),
     "health_path": TEXT.map(lambda text: f"/{text}"),
+    "currency": st.from_regex(r"[\x21-\x7e]{1,8}", fullmatch=True),
     "argv": st.lists(TEXT, min_size=1, max_size=3),
 }
 
@@ -74,8 +75,30 @@ ENGINE_NODES = {
 }
 ENGINES = {kind: keys_of(branch, without=("kind",)) for kind, branch in ENGINE_NODES.items()}
 SERVER = keys_of(children("server"), without=("port", "tls"))
-SECTIONS = {section: keys_of(children(section)) for section in ("models", "logging")}
-INSTANCE = keys_of(children("instances", "x"), without=(*ADDRESSES, "engine", "env", "supervision", "adopt", "model"))
+SECTIONS = {section: keys_of(children(section)) for section in ("models", "logging", "memory")}
+LIMITS = st.fixed_dictionaries(
+    {}, optional={whose: keys_of(children("accounting", "limits", whose)) for whose in ("key", "project")}
+)
+PRICE = st.integers(0, 10**9).map(lambda micros: micros / 10**6) | st.sampled_from(["0.15", "12", "0.000001"])
+ACCOUNTING = st.fixed_dictionaries(
+    {"currency": WORDS["currency"]},
+    optional={
+        "prices": st.dictionaries(TEXT, st.fixed_dictionaries({"input": PRICE, "output": PRICE}), max_size=2),
+        "limits": LIMITS,
+        "reservation": keys_of(children("accounting", "reservation")),
+    },
+)
+NAMING = ("endpoint", "aliases", "group")
+ON_DEMAND = ("on_demand", "ttl_seconds")
+INSTANCE = keys_of(
+    children("instances", "x"),
+    without=(*ADDRESSES, *NAMING, *ON_DEMAND, "engine", "env", "supervision", "adopt", "model"),
+)
+GROUPS = st.dictionaries(NAMES, st.sampled_from([{"exclusive": False}, {"max_loaded": 3}]), max_size=2)
+LIFETIMES = st.one_of(
+    st.fixed_dictionaries({}, optional={"on_demand": st.booleans()}),
+    st.fixed_dictionaries({"ttl_seconds": st.floats(0.5, 1e6)}, optional={"on_demand": st.just(True)}),
+)
 
 
 @st.composite
@@ -90,19 +113,28 @@ def engines(draw: st.DrawFn) -> Any:
 @st.composite
 def trees(draw: st.DrawFn) -> dict[str, Any]:
     """A valid configuration as plain values; every key of the schema has its turn."""
-    instances = {}
+    instances, groups = {}, draw(GROUPS)
     for number, name in enumerate(draw(st.lists(NAMES, unique=True, max_size=3))):
         instance = draw(INSTANCE)
         places = [{}, {"port": 8134 + number}, {"socket": f"/run/{number}"}, {"url": f"http://h:{number + 1}/x"}]
         instance |= draw(st.sampled_from(places))
         instance |= {"engine": draw(engines()), "model": draw(WORDS["model"])}
+        # An endpoint longer than any name, and aliases that are none: they cannot mean something else already.
+        naming = {"endpoint": "the-endpoint-of-them-all", "aliases": ["one of them"], "group": sorted(groups)}
+        instance |= draw(st.sampled_from([{}, naming])) | draw(LIFETIMES)
         instance["env"] = draw(st.dictionaries(TEXT.filter(lambda text: "=" not in text), TEXT, max_size=2))
         instance["supervision"] = draw(FIGURES) | draw(LOWS) | draw(st.one_of(st.just({}), HIGHS))
         instances[name] = instance
     server = draw(SERVER)
     if draw(st.booleans()):
         server["tls"] = {"certificate": "/srv/c", "key": "/srv/k"}
-    tree = {"server": server, "instances": instances, "defaults": draw(FIGURES) | draw(LOWS) | draw(HIGHS)}
+    tree = {
+        "server": server,
+        "instances": instances,
+        "groups": groups,
+        "accounting": draw(ACCOUNTING),
+        "defaults": draw(FIGURES) | draw(LOWS) | draw(HIGHS),
+    }
     return tree | {section: draw(keys) for section, keys in SECTIONS.items()}
 
 

@@ -186,7 +186,9 @@ def as_settings(snippet: Snippet) -> dict[str, Any] | None:
     readers: dict[str, Callable[[str], Any]] = {"json": json.loads, "yaml": yaml.safe_load, "toml": tomllib.loads}
     tree = readers[snippet.language](snippet.text)
     assert isinstance(tree, dict), snippet
-    return tree if tree.keys() & Settings.model_fields.keys() else None
+    # Prometheus' rules have `groups` too: a list.
+    is_ours = tree.keys() & Settings.model_fields.keys() and not isinstance(tree.get("groups"), list)
+    return tree if is_ours else None
 
 
 @pytest.mark.parametrize("snippet", snippets("json", "yaml", "toml"), ids=str)

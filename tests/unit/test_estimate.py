@@ -100,4 +100,3 @@ def test_estimates_are_bounded_and_repeat_themselves(
     assert found == two.estimate(*CHAT, body_length, max_tokens)
     assert 0 <= found.prompt_tokens <= ASSUMED.most_prompt_tokens
     assert 0 <= found.completion_tokens <= min(max_tokens or math.inf, max([500, *(each[2] for each in requests)]))
-    assert found.total_tokens == found.prompt_tokens + found.completion_tokens

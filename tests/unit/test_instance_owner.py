@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from supervisor.errors import NotAvailableError
+from supervisor.errors import NotAvailableError, StateConflictError
 from supervisor.process.figures import Figures
 from supervisor.process.instance import Instance, Profile
+from supervisor.process.messages import Answered
 from supervisor.process.output import LogWriter, OutputCapture
 from supervisor.process.snapshot import InstanceSnapshot
 from supervisor.process.states import State
@@ -64,4 +65,41 @@ async def test_who_is_retired_stops_and_does_not_start() -> None:
     async with asyncio.timeout(5):
         await instance.wait_gone()
         assert await instance.wait_for({State.INITIAL}) is State.INITIAL
+    await instance.close()
+
+
+async def test_who_is_busy_is_not_unloaded_whatever_was_seen_before() -> None:
+    watches: list[FakeWatch] = []
+    told: list[State] = []
+    instance = make(watches, told)
+    instance.open()
+    await instance.start()
+    watches[0].report(Answered(1))
+    await instance.wait_for({State.READY}, 5)
+    asked = asyncio.create_task(instance.unload(frozenset({State.READY})))
+    with instance.serving():
+        with pytest.raises(StateConflictError, match="1 request"):
+            await asked
+        assert instance.state is State.READY
+    with pytest.raises(StateConflictError):
+        await instance.unload(frozenset({State.STARTING}))
+    assert (await instance.unload(frozenset({State.READY}))).state is State.STOPPING
+    watches[0].settle()
+    await instance.wait_for({State.INITIAL}, 5)
+    assert told.count(State.STOPPING) == 1
+    await instance.close()
+
+
+async def test_who_is_held_takes_no_requests_and_its_listeners_are_told() -> None:
+    watches: list[FakeWatch] = []
+    instance = make(watches, [])
+    instance.open()
+    heard: list[tuple[State, bool]] = []
+    await instance.start()
+    watches[0].report(Answered(1))
+    await instance.wait_for({State.READY}, 5)
+    instance.on_change(lambda state: heard.append((state, instance.accepts_requests)))
+    for hold in (True, True, False):
+        instance.hold(hold=hold)
+    assert heard == [(State.READY, False), (State.READY, True)]
     await instance.close()

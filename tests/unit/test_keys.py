@@ -72,7 +72,20 @@ def test_unknown_wrong_revoked_and_expired_are_told_alike() -> None:
     clock.advance(60)
     unknown, swapped = issued(clock), f"{good.text[:16]}{revoked.text[16:]}"
     cut, foreign = good.text[:-1], f"sk-{good.text[3:]}"
-    shown = [revoked.text, short.text, unknown.text, swapped, cut, foreign, "lv-", "lv--", "-", "x", f"{good.text} "]
+    shown = [
+        revoked.text,
+        short.text,
+        unknown.text,
+        swapped,
+        cut,
+        foreign,
+        good.text[3:],
+        "lv-",
+        "lv--",
+        "-",
+        "x",
+        f"{good.text} ",
+    ]
     told = {refusal(keyring, presented) for presented in shown}
     assert len(told) == 1
     assert told.pop().startswith("Invalid or revoked API key")
@@ -101,7 +114,6 @@ def test_a_record_that_changes_replaces_the_old_one() -> None:
     keyring.add(replace(key.record, scopes=frozenset({Scope.ADMIN})))
     assert keyring.identify(key.text).scopes == {Scope.ADMIN}
     keyring.add(replace(key.record, revoked_at_ms=1))
-    assert len(keyring) == 0
     refusal(keyring, key.text)
 
 

@@ -176,6 +176,19 @@ def test_a_request_is_settled_into_the_period_in_which_it_was_accepted() -> None
     assert figures(books, NOW) == [(700, 0, 300)] * 3
 
 
+@pytest.mark.parametrize("unit", list(BudgetUnit))
+def test_what_is_held_back_since_yesterday_is_not_there_today(unit: BudgetUnit) -> None:
+    books = ledger(Budget("p", Period.WEEK, unit, 1_000))
+    held = books.reserve("p", None, 800, 800, NOW)
+    tomorrow = NOW + DAY_MS
+    with pytest.raises(BudgetExceededError):
+        books.reserve("p", None, 201, 201, tomorrow)
+    books.reserve("p", None, 200, 200, tomorrow).release()
+    held.settle(900, 900)
+    with pytest.raises(BudgetExceededError):
+        books.reserve("p", None, 101, 101, tomorrow)
+
+
 @pytest.mark.parametrize("days", [1, -1, 365, -365])
 def test_the_wall_clock_set_and_set_back_loses_nothing(days: int) -> None:
     books = ledger(MONEY, TOKENS)

@@ -38,7 +38,7 @@ BUDGETS = st.lists(
         st.sampled_from(OWNERS),
         st.sampled_from(Period),
         st.sampled_from(BudgetUnit),
-        st.integers(0, 300),
+        st.integers(0, 120),
     ),
     max_size=6,
 )

@@ -14,7 +14,9 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = sorted((ROOT / "constraints").glob("*.txt"))
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-NPM_LOCK: dict[str, Any] = json.loads((ROOT / "static" / "package-lock.json").read_text(encoding="utf-8"))
+# Each of these makes an environment of its own.
+APART = frozenset({"clients.txt", "litellm.txt", "peers.txt"})
+NPM_FOLDERS = (ROOT / "static", ROOT / "tests" / "clients_js")
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
 
@@ -25,6 +27,12 @@ def locked_entries(lock: Path) -> dict[str, list[str]]:
         if line and not line.startswith("#"):
             entries.setdefault(canonicalize_name(line.split("==")[0]), []).append(line)
     return entries
+
+
+def read_json(folder: Path, name: str) -> dict[str, Any]:
+    """A JSON file of npm's."""
+    content: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
+    return content
 
 
 def required_names(requirements: list[str]) -> set[str]:
@@ -49,31 +57,38 @@ def test_every_direct_dependency_is_locked() -> None:
 
 
 def test_locks_for_one_environment_agree() -> None:
-    """All but the peers are installed together, so a package has one version (and one set of hashes) in all of them."""
-    together = [locked_entries(lock) for lock in LOCKS if lock.name != "peers.txt"]
+    """What is installed together has one version of a package (and one set of hashes) in all locks."""
+    together = [locked_entries(lock) for lock in LOCKS if lock.name not in APART]
     everything = {name: lines for entries in together for name, lines in entries.items()}
     for entries in together:
         assert {name: everything[name] for name in entries} == entries
+
+
+@pytest.mark.parametrize("lock", sorted(APART))
+def test_an_environment_apart_is_the_lock_of_its_group(lock: str) -> None:
+    group = PYPROJECT["dependency-groups"][lock.removesuffix(".txt")]
+    assert required_names(group) <= locked_entries(ROOT / "constraints" / lock).keys()
 
 
 def test_build_requirements_are_the_locked_group() -> None:
     assert PYPROJECT["build-system"]["requires"] == PYPROJECT["dependency-groups"]["build"]
 
 
-def test_npm_lock_has_hashes_and_no_addresses() -> None:
-    packages = {path: entry for path, entry in NPM_LOCK["packages"].items() if path}
+@pytest.mark.parametrize("folder", NPM_FOLDERS, ids=lambda folder: folder.name)
+def test_npm_lock_has_hashes_and_no_addresses(folder: Path) -> None:
+    lock = read_json(folder, "package-lock.json")
+    packages = {path: entry for path, entry in lock["packages"].items() if path}
     assert packages
     for path, entry in packages.items():
         assert "resolved" not in entry, path
         assert entry["integrity"].startswith("sha512-"), path
 
 
-def test_npm_lock_is_of_this_package_json() -> None:
-    package = json.loads((ROOT / "static" / "package.json").read_text(encoding="utf-8"))
-    locked = NPM_LOCK["packages"][""]
-    assert {key: locked[key] for key in ("dependencies", "devDependencies")} == {
-        key: package[key] for key in ("dependencies", "devDependencies")
-    }
+@pytest.mark.parametrize("folder", NPM_FOLDERS, ids=lambda folder: folder.name)
+def test_npm_lock_is_of_this_package_json(folder: Path) -> None:
+    package, lock = read_json(folder, "package.json"), read_json(folder, "package-lock.json")
+    kinds = ("dependencies", "devDependencies")
+    assert {kind: lock["packages"][""].get(kind) for kind in kinds} == {kind: package.get(kind) for kind in kinds}
 
 
 def test_versions_agree() -> None:
@@ -82,7 +97,7 @@ def test_versions_agree() -> None:
     newest = re.search(r"^## \[(\d[^]]*)\] - \d{4}-\d{2}-\d{2}$", changelog, re.MULTILINE)
     assert newest is not None
     assert newest[1] == version
-    assert NPM_LOCK["version"] == version
+    assert {read_json(folder, "package-lock.json")["version"] for folder in NPM_FOLDERS} == {version}
     assert metadata.version("llamavisor") == version
 
 

@@ -131,10 +131,10 @@ class DoorConnection(asyncio.Protocol):
         """Look for the head of a plain request; hand the connection over when it is none. False: there is nothing to go on with."""
         data = self._joined()
         end = data.find(HEAD_END)
-        is_candidate = data.startswith(_POST) and (end >= 0 or len(data) < HEAD_LIMIT_BYTES)
-        if end < 0 and (is_candidate or not _has_head(data)):
+        if end < 0 and not _has_head(data):
             self._wait_for_rest(self._door.settings.head_deadline_seconds)
             return False
+        is_candidate = 0 <= end < HEAD_LIMIT_BYTES and data.startswith(_POST)
         head = read_plain(data[: end + len(HEAD_END)], self._door.lines) if is_candidate else None
         if head is None or head.length > self._door.settings.max_body_bytes:
             self._hand_over(data)

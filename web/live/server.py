@@ -29,6 +29,9 @@ EVENT_NAMES = {
     "instance_removed": "instanceRemoved",
     "configuration_reloaded": "configurationReloaded",
     "configuration_refused": "configurationRefused",
+    "evicted": "evicted",
+    "unloaded": "unloaded",
+    "load_cancelled": "loadCancelled",
     "shutdown": "shutdown",
 }
 RETRY_SECONDS = 5.0

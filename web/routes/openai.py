@@ -24,6 +24,7 @@ from supervisor.gateway.calls import (
 )
 from supervisor.gateway.exchange import Answer, Exchange
 from supervisor.gateway.flat import HEADER, is_flat
+from supervisor.gateway.idempotency import Keeping, KeptAnswer, Scope
 from web.bodies import parse_json_object, read_body
 from web.calling import call_of, caller_of
 from web.dialects import error_event, event_of
@@ -31,14 +32,16 @@ from web.flat import answer_flat
 from web.keys import SUPERVISOR
 from web.live.engine import bound_send_buffer
 from web.receipts import booking_headers
-from web.registry import EVENT_STREAM, Body, Policy, Reply, RouteTable, Schema
-from web.schemas import INTEGER, STRING, array, record
+from web.registry import EVENT_STREAM, Body, Parameter, Policy, Reply, RouteTable, Schema
+from web.schemas import INTEGER, STRING, array, record, ref
 from web.surface_schemas import BODIES, answer_schema, refusals
 from web.waiting import PROGRESS_HEADER, STREAM_TYPE, waiting_comment, waiting_event
 
 routes = RouteTable("OpenAI")
 
 PROCESSING_MS = "openai-processing-ms"
+IDEMPOTENCY_KEY = "Idempotency-Key"
+REPLAYED = "idempotent-replayed"
 # Less than what a transport takes before it asks its writer to wait.
 SMALL_BYTES = 16 * 1024
 # A browser that notices the broken end drops what the page has not read by then: the reason would be lost.
@@ -47,6 +50,14 @@ STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 _MODEL: Schema = record({"id": STRING, "object": {"const": "model"}, "created": INTEGER, "owned_by": STRING})
 _STREAMED = frozenset({CHAT, COMPLETIONS, RESPONSES, MESSAGES})
+_IDEMPOTENCY = (
+    "Names the request: sent again with the same body within 24 h, it is answered as before, with `idempotent-replayed: true`. "
+    "Only good answers are kept, in memory."
+)
+_REPEATED = {
+    409: Reply("A request with the same `Idempotency-Key` is being answered.", ref("Error")),
+    422: Reply("The `Idempotency-Key` was given to another request.", ref("Error")),
+}
 
 
 def _inference(path: str, summary: str) -> Handler:
@@ -58,8 +69,13 @@ def _inference(path: str, summary: str) -> Handler:
         path,
         summary=summary,
         policy=Policy.INFERENCE,
+        parameters=(Parameter(IDEMPOTENCY_KEY, _IDEMPOTENCY, STRING, location="header"),),
         body=Body(BODIES[path], "What is not named here goes to the engine as it is."),
-        responses={200: Reply("The engine's answer.", answer_schema(path), others=others), **refusals(path)},
+        responses={
+            200: Reply("The engine's answer.", answer_schema(path), others=others),
+            **refusals(path),
+            **_REPEATED,
+        },
     )
     async def pass_on(request: web.Request) -> web.StreamResponse:
         """Passed to the instance that `model` names. A stream passes unchanged; when it fails on the way, an event that tells of the error, in the
@@ -105,16 +121,28 @@ async def show_model(request: web.Request) -> web.Response:
 async def _pass_on(request: web.Request, path: str) -> web.StreamResponse:
     supervisor = request.app[SUPERVISOR]
     body = await read_body(request, supervisor.settings.server.max_body_bytes)
+    key = request.headers.get(IDEMPOTENCY_KEY)
+    if key is None:
+        return await _answered(request, path, body, None)
+    caller = caller_of(request)
+    begun = supervisor.idempotency.begin(Scope(caller.project, caller.key_id, path), key, body)
+    if isinstance(begun, KeptAnswer):
+        return web.Response(status=begun.status, body=begun.body, headers={**begun.headers, REPLAYED: "true"})
+    with begun as keeping:
+        return await _answered(request, path, body, keeping)
+
+
+async def _answered(request: web.Request, path: str, body: bytes, keeping: Keeping | None) -> web.StreamResponse:
     document = parse_json_object(body)
     if path == CHAT and is_flat(document, request.headers.get(HEADER)):
-        return await answer_flat(request, document)
+        return _kept(await answer_flat(request, document), keeping)
     check(path, document)
     call, told = call_of(request, path, document, body)
     if call.wants_stream:
-        return await _Stream(request, told).answer(call)
-    async with supervisor.gateway.exchange(call, caller_of(request)) as exchange:
+        return await _Stream(request, told, keeping).answer(call)
+    async with request.app[SUPERVISOR].gateway.exchange(call, caller_of(request)) as exchange:
         answer = await exchange.answer()
-    return _whole(answer, {**told, **booking_headers(exchange.booking)})
+    return _kept(_whole(answer, {**told, **booking_headers(exchange.booking)}), keeping)
 
 
 def _whole(answer: Answer, told: Mapping[str, str]) -> web.Response:
@@ -122,12 +150,21 @@ def _whole(answer: Answer, told: Mapping[str, str]) -> web.Response:
     return web.Response(status=answer.status, body=answer.body, headers=headers)
 
 
+def _kept(response: web.Response, keeping: Keeping | None) -> web.Response:
+    """An answer in one piece, for when it is asked for again."""
+    if keeping is not None and isinstance(response.body, bytes):
+        keeping.add(response.body)
+        keeping.complete(response.status, {**response.headers})
+    return response
+
+
 class _Stream:
     """A stream on its way to the client, who sets the pace: what it does not read is not read from the engine either."""
 
-    def __init__(self, request: web.Request, told: Mapping[str, str]) -> None:
+    def __init__(self, request: web.Request, told: Mapping[str, str], keeping: Keeping | None) -> None:
         self._request = request
         self._told_headers = told
+        self._keeping = keeping
         self._supervisor = request.app[SUPERVISOR]
         self._unread_seconds = self._supervisor.settings.server.slow_reader_seconds
         self._wants_progress = request.headers.get(PROGRESS_HEADER) == "1"
@@ -153,7 +190,7 @@ class _Stream:
         finally:
             telling.cancel()
         if self._response is None:
-            return _whole(answer, {**self._told_headers, **booking_headers(exchange.booking)})
+            return _kept(_whole(answer, {**self._told_headers, **booking_headers(exchange.booking)}), self._keeping)
         return await self._end_badly(self._response, event_of(self._request.path, json.loads(answer.body)))
 
     def _wait(self, waiting: Waiting) -> None:
@@ -186,6 +223,8 @@ class _Stream:
         data = answer.body
         try:
             while data:
+                if self._keeping is not None:
+                    self._keeping.add(data)
                 await self._send(response, data)
                 data = await exchange.more()
         except LlamavisorError as error:
@@ -193,6 +232,8 @@ class _Stream:
         if not exchange.is_done:
             exchange.close()
             await self._break_off()
+        elif self._keeping is not None:
+            self._keeping.complete(answer.status, {**answer.headers, **STREAM_HEADERS})
         return response
 
     async def _end_badly(self, response: web.StreamResponse, event: bytes) -> web.StreamResponse:

@@ -42,11 +42,6 @@ class Estimate(NamedTuple):
     prompt_tokens: int
     completion_tokens: int
 
-    @property
-    def total_tokens(self) -> int:
-        """Prompt and completion."""
-        return self.prompt_tokens + self.completion_tokens
-
 
 class _Experience:
     """The last `WINDOW` answers, and what they suggest; reckoned anew with every `REFRESH` of them."""

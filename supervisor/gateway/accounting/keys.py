@@ -77,16 +77,14 @@ class Keyring:
     """The valid keys in memory, and the server's own key (`server_key`; None: the server is open to whoever shows no key).
 
     What has the form of an issued key must be one, on an open server too; any other text is taken there, for SDKs insist on sending some. Expiry is
-    counted on the monotonic clock from the time at which a record is taken in: setting the wall clock expires nothing before the next start.
+    counted on the monotonic clock from the time at which a record is taken in: setting the wall clock expires nothing before the next start (and
+    time that the machine sleeps through does not count before it either).
     """
 
     def __init__(self, clock: Clock, server_key: str | None = None) -> None:
         self._clock = clock
         self._server_digest = None if server_key is None else _digest(server_key)
         self._entries: dict[str, _Entry] = {}
-
-    def __len__(self) -> int:
-        return len(self._entries)
 
     def replace(self, records: Iterable[KeyRecord]) -> None:
         """Take these keys in place of all others."""

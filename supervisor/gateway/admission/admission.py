@@ -21,8 +21,6 @@ from supervisor.process.states import State
 # What an answer takes before anybody has seen one.
 FIRST_SERVICE_SECONDS = 2.0
 SERVICE_WEIGHT = 0.1
-# States that lead to `ready` by themselves, or may.
-_COMING = frozenset({State.STARTING, State.CRASHED, State.STOPPING})
 
 
 class QueueFullError(LlamavisorError):
@@ -263,26 +261,22 @@ class Admission:
         places = self._places.get(instance.name)
         if places is None or places.instance is not instance:
             return
-        if state is State.READY:
+        if instance.accepts_requests:
             places.failures, places.ejected_until = 0, float("-inf")
             self._serve(self._serving(places))
         else:
             for line in self._serving(places):
-                self._check_hope(line)
-
-    def _check_hope(self, line: _Line) -> None:
-        hopeful = _is_any_ready(line) or any(places.instance.state in _COMING for places in line.candidates)
-        if not hopeful and line.withdraw is None:
-            self._fail(line, self._refusal(line))
+                self._ask_for_load(line)
 
     def _ask_for_load(self, line: _Line) -> None:
-        """Somebody waits, and nothing is ready or on its way: have something loaded, or say why not."""
-        if line.withdraw is not None or _is_any_ready(line):
-            return
-        best = min((places.instance for places in line.candidates), key=_nearness)
-        line.withdraw = self._loads.want(best.name, lambda error: self._fail(line, error))
-        if line.withdraw is None:
-            self._check_hope(line)
+        """Somebody waits, and nothing takes requests: have something made ready, or learn why it will not be."""
+        if line.withdraw is None and len(line.queue) and not _is_any_ready(line):
+            best = min((places.instance for places in line.candidates), key=_nearness)
+            line.withdraw = self._loads.want(best.name, lambda error: self._give_up(line, error))
+
+    def _give_up(self, line: _Line, error: LlamavisorError) -> None:
+        line.withdraw = None
+        self._fail(line, error)
 
     def _refusal(self, line: _Line) -> LlamavisorError:
         best = min((places.instance for places in line.candidates), key=_nearness)
@@ -301,7 +295,7 @@ class Admission:
 
 
 def _is_any_ready(line: _Line) -> bool:
-    return any(places.instance.state is State.READY for places in line.candidates)
+    return any(places.instance.accepts_requests for places in line.candidates)
 
 
 def _names(candidates: Sequence[Places]) -> tuple[str, ...]:

@@ -9,18 +9,10 @@ from supervisor.errors import LlamavisorError
 
 
 class Loads(Protocol):
-    """Starts instances because somebody waits for them."""
+    """Has instances ready for those who wait, as far as that is possible."""
 
-    def want(self, instance: str, on_failure: Callable[[LlamavisorError], None]) -> Callable[[], None] | None:
-        """Ask that `instance` become ready. `on_failure` is called, at most once, when it will not; the answer takes the wish back.
+    def want(self, instance: str, on_failure: Callable[[LlamavisorError], None]) -> Callable[[], None]:
+        """Somebody waits until `instance` is ready; the answer withdraws the wish. `on_failure` is called, at most once, when it will not be."""
 
-        None: nobody loads it on demand.
-        """
-
-
-class NoLoads:
-    """Nobody loads anything: what does not run is not available."""
-
-    def want(self, instance: str, on_failure: Callable[[LlamavisorError], None]) -> Callable[[], None] | None:
-        """See `Loads.want`."""
-        return None
+    def used(self, instance: str) -> None:
+        """A request to it has begun, or ended."""

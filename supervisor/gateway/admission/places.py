@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from supervisor.config.engine_settings import EmbeddedEngine, LlamaServerEngine
 from supervisor.config.settings import InstanceSettings
 from supervisor.process.instance import Instance
-from supervisor.process.states import State
 
 # What llama.cpp's server makes of itself when nobody says how many.
 LLAMA_DEFAULT_SLOTS = 4
@@ -45,7 +44,7 @@ class Places:
     @property
     def is_free(self) -> bool:
         """Whether it can take one more now."""
-        return self.taken < self.limit and self.instance.state is State.READY
+        return self.taken < self.limit and self.instance.accepts_requests
 
     def note(self, now: float, *, failed: bool) -> None:
         """A request to it has ended; failures in a row eject it, each time for twice as long."""

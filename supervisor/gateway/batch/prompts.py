@@ -1,0 +1,176 @@
+"""`POST /v1/batch`: a list of prompts, answered side by side while the client waits (`contracts.md` §4)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from supervisor.config.routing_settings import AUTO
+from supervisor.errors import LlamavisorError
+from supervisor.gateway.accounting.callers import Caller
+from supervisor.gateway.batch.asking import Asks, reply_of
+from supervisor.gateway.batch.turns import Turns
+from supervisor.gateway.calls import CHAT, Call, refuse, shown
+from supervisor.gateway.exchange import Answer
+
+PROMPTS_MAX = 1_000
+TIMEOUT_MIN_SECONDS, TIMEOUT_MAX_SECONDS = 1.0, 300.0
+MICROS = 1_000_000
+
+CostOf = Callable[[Answer], int | None]
+"""What an answer costs, in micro-units; None when its model has no price."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One of the list. `id` is the client's, or its number in the list, from 1."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PromptList:
+    """What a client asks for. `timeout_seconds` is for all of them together; None: as long as it takes."""
+
+    prompts: tuple[Prompt, ...]
+    model: str
+    project: str | None
+    timeout_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a prompt: `content` and `usage`, or `error`. `cost_micros` is None for an answer without a price."""
+
+    prompt: Prompt
+    content: str | None = None
+    usage: Mapping[str, int] | None = None
+    cost_micros: int | None = None
+    error: str | None = None
+
+    @property
+    def is_completed(self) -> bool:
+        """It was answered."""
+        return self.error is None
+
+    def to_wire(self) -> dict[str, Any]:
+        """Its JSON; what does not apply is left out."""
+        named = {"id": self.prompt.id, "prompt": self.prompt.text}
+        if not self.is_completed:
+            return {**named, "status": "failed", "error": self.error}
+        told = {"content": self.content, "usage": self.usage, "cost": _money(self.cost_micros)}
+        return {**named, "status": "completed", **told}
+
+
+def read_prompts(document: Mapping[str, Any]) -> PromptList:
+    """The body of the request. MalformedRequestError that names the field."""
+    given = document.get("prompts")
+    if not isinstance(given, list) or not 0 < len(given) <= PROMPTS_MAX:
+        raise refuse("prompts", f"must be a list of 1 to {PROMPTS_MAX} prompts.")
+    prompts = tuple(_prompt(index, each) for index, each in enumerate(given))
+    model = _text_or_none(document, "model")
+    timeout_seconds = document.get("timeout")
+    if timeout_seconds is not None and not _is_timeout(timeout_seconds):
+        extent = f"from {TIMEOUT_MIN_SECONDS:g} to {TIMEOUT_MAX_SECONDS:g}"
+        raise refuse("timeout", f"must be a number of seconds {extent}, not {shown(timeout_seconds)}.")
+    return PromptList(prompts, model or AUTO, _text_or_none(document, "project_id"), timeout_seconds)
+
+
+def _prompt(index: int, given: object) -> Prompt:
+    if not isinstance(given, dict) or not isinstance(given.get("prompt"), str):
+        raise refuse(f"prompts[{index}]", f"must be an object with a `prompt`, not {shown(given)}.")
+    name = given.get("id")
+    if name is not None and not isinstance(name, str):
+        raise refuse(f"prompts[{index}].id", f"must be a string, not {shown(name)}.")
+    return Prompt(str(index + 1) if name is None else name, given["prompt"])
+
+
+def _text_or_none(document: Mapping[str, Any], name: str) -> str | None:
+    value = document.get(name)
+    if value is None or isinstance(value, str):
+        return value
+    raise refuse(name, f"must be a string, not {shown(value)}.")
+
+
+def _is_timeout(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return TIMEOUT_MIN_SECONDS <= value <= TIMEOUT_MAX_SECONDS
+
+
+def summary(results: list[Result]) -> dict[str, Any]:
+    """The answer: the results in the order of the prompts, and their sums. `total_cost` is null when the cost of an answer is not known."""
+    completed = [result for result in results if result.is_completed]
+    costs = [result.cost_micros for result in completed]
+    known = [cost for cost in costs if cost is not None]
+    return {
+        "total": len(results),
+        "completed": len(completed),
+        "failed": len(results) - len(completed),
+        "results": [result.to_wire() for result in results],
+        "total_cost": _money(sum(known) if len(known) == len(costs) else None),
+        "total_tokens": sum(result.usage["total_tokens"] for result in completed if result.usage),
+    }
+
+
+def _money(micros: int | None) -> float | None:
+    return None if micros is None else micros / MICROS
+
+
+async def answer_prompts(wanted: PromptList, caller: Caller, asks: Asks, turns: Turns, cost_of: CostOf) -> list[Result]:
+    """Ask for all of them, as many at once as batch work may. Whoever cancels this cancels each; what is late at the deadline has failed."""
+
+    async def answer(prompt: Prompt) -> Result:
+        async with turns.turn():
+            return await _answered(prompt, wanted.model, caller, asks, cost_of)
+
+    tasks = [
+        asyncio.create_task(answer(prompt), name=f"prompt:{number}") for number, prompt in enumerate(wanted.prompts)
+    ]
+    try:
+        await asyncio.wait(tasks, timeout=wanted.timeout_seconds)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    late = f"It was not answered within {wanted.timeout_seconds or 0:g} s."
+    return [
+        Result(prompt, error=late) if task.cancelled() else task.result()
+        for prompt, task in zip(wanted.prompts, tasks, strict=True)
+    ]
+
+
+async def _answered(prompt: Prompt, model: str, caller: Caller, asks: Asks, cost_of: CostOf) -> Result:
+    document: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": prompt.text}]}
+    request_id = f"req_{uuid.uuid4().hex}"
+    headers = {"Content-Type": "application/json", "X-Request-Id": request_id}
+    try:
+        answer = await asks(Call(CHAT, json.dumps(document).encode(), document, headers), caller, None)
+    except LlamavisorError as error:
+        return Result(prompt, error=str(error))
+    reply = reply_of(answer, request_id)
+    if not reply.is_answer:
+        return Result(prompt, error=_message_in(reply.document))
+    try:
+        content = reply.document["choices"][0]["message"]["content"]
+        return Result(prompt, content or "", _usage_in(reply.document), cost_of(answer))
+    except (KeyError, IndexError, TypeError):
+        return Result(prompt, error="The engine's answer holds no message.")
+
+
+def _message_in(document: Mapping[str, Any]) -> str:
+    error = document.get("error")
+    message = error.get("message") if isinstance(error, dict) else None
+    return message if isinstance(message, str) else "The engine failed without a word."
+
+
+def _usage_in(document: Mapping[str, Any]) -> Mapping[str, int]:
+    told = document.get("usage")
+    usage = told if isinstance(told, dict) else {}
+    read, written = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+    return {"input_tokens": read, "output_tokens": written, "total_tokens": read + written}

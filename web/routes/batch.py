@@ -1,0 +1,87 @@
+"""`POST /v1/batch`: a list of prompts at once (`contracts.md` §4)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from aiohttp import web
+
+from supervisor.gateway.batch.prompts import (
+    PROMPTS_MAX,
+    TIMEOUT_MAX_SECONDS,
+    TIMEOUT_MIN_SECONDS,
+    read_prompts,
+)
+from supervisor.gateway.exchange import Answer
+from web.bodies import read_json_object
+from web.calling import caller_of
+from web.keys import SUPERVISOR
+from web.registry import Body, Policy, Reply, RouteTable, Schema
+from web.schemas import INTEGER, NUMBER, STRING, array, described, optional, record, ref
+
+routes = RouteTable("Batches")
+
+_PROMPT: Schema = {"type": "object", "properties": {"prompt": STRING, "id": STRING}, "required": ["prompt"]}
+_TIMEOUT: Schema = {**NUMBER, "minimum": TIMEOUT_MIN_SECONDS, "maximum": TIMEOUT_MAX_SECONDS}
+_PROMPTS: Schema = {
+    "type": "object",
+    "properties": {
+        "prompts": {**array(_PROMPT), "minItems": 1, "maxItems": PROMPTS_MAX},
+        "model": described(STRING, "As for chat completions; left out, `auto`."),
+        "project_id": described(STRING, "Who pays."),
+        "timeout": described(_TIMEOUT, "Seconds for all of them; those that are late have failed."),
+    },
+    "required": ["prompts"],
+}
+_USAGE: Schema = record({"input_tokens": INTEGER, "output_tokens": INTEGER, "total_tokens": INTEGER})
+_COST = described(optional(NUMBER), "In the configured currency; null when it is not known.")
+_RESULT: Schema = record(
+    {
+        "id": described(STRING, "The prompt's; where it has none, its number, from 1."),
+        "prompt": STRING,
+        "status": {"type": "string", "enum": ["completed", "failed"]},
+        "content": STRING,
+        "usage": _USAGE,
+        "cost": _COST,
+        "error": STRING,
+    },
+    optional_keys=("content", "usage", "cost", "error"),
+)
+_RESULTS: Schema = record(
+    {
+        "total": INTEGER,
+        "completed": INTEGER,
+        "failed": INTEGER,
+        "results": array(_RESULT),
+        "total_cost": _COST,
+        "total_tokens": INTEGER,
+    }
+)
+
+
+@routes.route(
+    "POST",
+    "/v1/batch",
+    summary="Answer a list of prompts",
+    policy=Policy.INFERENCE,
+    body=Body(_PROMPTS),
+    responses={
+        200: Reply("The results in the order of the prompts, failures among them.", _RESULTS),
+        400: Reply("A field is wrong; `error.param` names it.", ref("Error")),
+        408: Reply("The body was not complete within `server.body_deadline_seconds`.", ref("Error")),
+        503: Reply("The server is shutting down.", ref("Error")),
+    },
+)
+async def answer_batch(request: web.Request) -> web.Response:
+    """Side by side, as many at once as batch work may. One that fails does not fail the others. Who leaves cancels what is left."""
+    supervisor = request.app[SUPERVISOR]
+    wanted = read_prompts(await read_json_object(request, supervisor.settings.server.max_body_bytes))
+    caller = caller_of(request)
+    if caller.key_id is None and wanted.project is not None:
+        caller = replace(caller, project=wanted.project)
+    return web.json_response(await supervisor.batches.answer(wanted, caller, cost_of))
+
+
+def cost_of(answer: Answer) -> int | None:
+    """What an answer costs, in micro-units; None when its model has no price."""
+    return answer.cost_micros
