@@ -76,7 +76,10 @@ class FailurePattern:
 
 @dataclass(frozen=True, slots=True)
 class ProbeSpec:
-    """How to ask a server how it is. `models_paths` are asked in order. `openai`: it has the OpenAI routes."""
+    """How to ask a server how it is. `models_paths` are asked in order. `openai`: it has the OpenAI routes.
+
+    `parts_path` tells the process ids of those that a server consists of, by name.
+    """
 
     health_path: str = "/health"
     models_paths: tuple[str, ...] = ("/api/models", "/v1/models", "/models")
@@ -84,6 +87,7 @@ class ProbeSpec:
     counters: CounterSpec | None = None
     canary: Canary | None = None
     slots_path: str | None = None
+    parts_path: str | None = None
     openai: bool = True
     headers: Mapping[str, str] = field(default_factory=dict)
 

@@ -13,11 +13,12 @@ from typing import Any
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from supervisor.errors import LlamavisorError, MalformedRequestError
-from supervisor.gateway.calls import CHAT, check, refuse, shown
+from supervisor.gateway.calls import CHAT, check
 from supervisor.gateway.chat_answers import ChatStream, flat_usage
 from supervisor.gateway.costs import cost_number
 from supervisor.gateway.flat import read_project
 from supervisor.gateway.losses import IncompleteAnswerError, said
+from supervisor.request_fields import refuse, shown
 from web.bodies import parse_json_object
 from web.calling import call_of, caller_of
 from web.errors import TooManyRequestsError

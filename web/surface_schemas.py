@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from supervisor.gateway.calls import CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RERANK, RESPONSES, ROLES
+from supervisor.gateway.calls import CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RERANK, RESPONSES
 from supervisor.gateway.surfaces import Dialect, surface_of
+from supervisor.request_fields import ROLES
 from web.registry import Reply, Schema
 from web.schemas import BOOLEAN, INTEGER, NUMBER, STRING, array, described, ref
 

@@ -23,7 +23,7 @@ from supervisor.config.fields import (
     refuse,
 )
 
-EngineKind = Literal["embedded", "llama-server", "vllm", "command"]
+EngineKind = Literal["embedded", "llama-server", "vllm", "linejson", "command"]
 DEFAULT_ENGINE_KIND: EngineKind = "embedded"
 
 
@@ -102,6 +102,26 @@ class VllmEngine(StrictModel):
     extra_args: tuple[str, ...] = Field((), description="More arguments, passed as they are after ours.")
 
 
+class LinejsonEngine(StrictModel):
+    """A tokenizer process over HTTP, and a model process that speaks JSON lines."""
+
+    kind: Literal["linejson"] = Field(description="The engine: `linejson`.")
+    tokenizer_argv: tuple[Text, ...] = Field(
+        description="Program and arguments of the tokenizer; `${SOCKET}` or `${PORT}`, where it is to listen, and `${MODEL}` are put in.",
+        min_length=1,
+    )
+    model_argv: tuple[Text, ...] = Field(description="The same of the model.", min_length=1)
+    ready_markers: tuple[Text, ...] = Field(
+        ("LLM init ok", "Model loaded successfully", "Ready to accept requests", "Server listening"),
+        description="The model is ready when a line of its output holds one of these; with none, when it takes connections.",
+    )
+    health_path: Text = Field("/health", description="Path of the tokenizer that answers 200 when it can serve.")
+    parallel: Count = Field(1, description="Requests that the model works on at once, each on a connection of its own.")
+    working_directory: Path | None = Field(
+        None, description="Folder that both run in; left out, that of the supervisor."
+    )
+
+
 class CommandEngine(StrictModel):
     """Any program that serves HTTP."""
 
@@ -134,7 +154,7 @@ def _expanded(value: object) -> object:
 
 
 _AnyEngine = Annotated[
-    EmbeddedEngine | LlamaServerEngine | VllmEngine | CommandEngine,
+    EmbeddedEngine | LlamaServerEngine | VllmEngine | LinejsonEngine | CommandEngine,
     Field(discriminator="kind"),
 ]
 EngineSettings = Annotated[

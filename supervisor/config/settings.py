@@ -14,7 +14,7 @@ from pydantic import AnyHttpUrl, Field, model_validator
 
 from supervisor.config.accounting_settings import AccountingSettings
 from supervisor.config.batch_settings import BatchSettings, FilesSettings
-from supervisor.config.engine_settings import CommandEngine, EmbeddedEngine, EngineSettings
+from supervisor.config.engine_settings import CommandEngine, EmbeddedEngine, EngineSettings, LinejsonEngine
 from supervisor.config.fields import (
     BrokenRule,
     Bytes,
@@ -258,7 +258,7 @@ def _engine_rules(instance: InstanceSettings) -> list[BrokenRule]:
         return [
             (("engine", "argv"), "the engine `command` needs `argv`", "give the program and its arguments, or a `url`")
         ]
-    if instance.model is not None:
+    if instance.model is not None or isinstance(instance.engine, LinejsonEngine):
         return []
     remedy = 'set `model` to a GGUF file or "demo", or give the `url` of a running server'
     return [("model", f"the engine `{instance.engine.kind}` needs a `model`", remedy)]

@@ -6,6 +6,7 @@ from supervisor.config.engine_settings import EngineKind
 from supervisor.engines.base import Engine
 from supervisor.engines.command import Command
 from supervisor.engines.embedded import Embedded
+from supervisor.engines.linejson import Linejson
 from supervisor.engines.llama_server import LlamaServer
 from supervisor.engines.vllm import Vllm
 
@@ -13,5 +14,6 @@ ENGINES: dict[EngineKind, Engine] = {
     "embedded": Embedded(),
     "llama-server": LlamaServer(),
     "vllm": Vllm(),
+    "linejson": Linejson(),
     "command": Command(),
 }

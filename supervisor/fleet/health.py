@@ -81,9 +81,11 @@ def ready_report(instances: Sequence[Instance]) -> ReadyReport:
 
 
 def _details(snapshot: InstanceSnapshot) -> dict[str, Any]:
-    """The default instance's process; the engines of today tokenize in the process that also generates."""
+    """The default instance's processes; most engines tokenize in the process that also generates."""
     running, ready = snapshot.pid is not None, snapshot.state is State.READY
     status = snapshot.last_crash.exit if snapshot.last_crash is not None else None
     returncode = None if status is None or running else status.code if status.signal is None else -status.signal
-    tokenizer = {"running": running, "healthy": ready, "pid": snapshot.pid}
-    return {"tokenizer": tokenizer, "model": {**tokenizer, "ready": ready, "returncode": returncode}}
+    common = {"running": running, "healthy": ready}
+    tokenizer = {**common, "pid": snapshot.parts.get("tokenizer", snapshot.pid)}
+    model = {**common, "pid": snapshot.parts.get("model", snapshot.pid), "ready": ready, "returncode": returncode}
+    return {"tokenizer": tokenizer, "model": model}

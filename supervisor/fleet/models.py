@@ -11,7 +11,7 @@ from supervisor.models.demo import DEMO_MODEL_PATH
 from supervisor.models.discovery import find_models
 
 # What these call a model may be a hub's name, or anything else that their program understands.
-KINDS_WITHOUT_FILES = frozenset({"vllm", "command"})
+KINDS_WITHOUT_FILES = frozenset({"vllm", "command", "linejson"})
 
 
 class ModelFileNotFoundError(LlamavisorError):

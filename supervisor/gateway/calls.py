@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from supervisor.errors import MalformedRequestError
+from supervisor.request_fields import Bound, check_messages, refuse, shown
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
@@ -20,8 +19,6 @@ MESSAGES = "/v1/messages"
 COUNT_TOKENS = "/v1/messages/count_tokens"
 _WITH_MESSAGES = frozenset({CHAT, MESSAGES, COUNT_TOKENS})
 _SAMPLED = frozenset({CHAT, COMPLETIONS, RESPONSES, MESSAGES})
-SHOWN_CHARACTERS = 60
-ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,33 +62,6 @@ class Call:
         return json.dumps({**self.document, "model": model_id}).encode()
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """What a numeric field may be: from `least` to `most` (None: no end), whole or not. `null` is as good as absent."""
-
-    name: str
-    least: float
-    most: float | None = None
-    whole: bool = False
-
-    def check(self, document: Mapping[str, Any]) -> None:
-        """Raise MalformedRequestError that names the field and what it may be."""
-        value = document.get(self.name)
-        if value is None or self._allows(value):
-            return
-        kind = "whole number" if self.whole else "number"
-        extent = f"of at least {self.least:g}" if self.most is None else f"from {self.least:g} to {self.most:g}"
-        raise refuse(self.name, f"must be a {kind} {extent}, not {shown(value)}.")
-
-    def _allows(self, value: object) -> bool:
-        # In Python, True is a number.
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return False
-        if isinstance(value, float) and not (math.isfinite(value) and (value.is_integer() or not self.whole)):
-            return False
-        return value >= self.least and (self.most is None or value <= self.most)
-
-
 BOUNDS = (
     Bound("temperature", 0, 2),
     Bound("top_p", 0, 1),
@@ -127,29 +97,3 @@ def _check_sampling(document: Mapping[str, Any]) -> None:
         raise refuse("stream", f"must be true or false, not {shown(stream)}.")
     for name in _BOUNDS.keys() & document.keys():
         _BOUNDS[name].check(document)
-
-
-def check_messages(messages: object) -> None:
-    """Raise MalformedRequestError unless it is a list of messages with known roles, naming the one at fault."""
-    if not isinstance(messages, list) or not messages:
-        given = "an empty one" if messages == [] else shown(messages)
-        raise refuse("messages", f"must be a list of at least one message, not {given}.")
-    for index, message in enumerate(messages):
-        if not isinstance(message, dict):
-            raise refuse(f"messages[{index}]", f"must be an object with a role, not {shown(message)}.")
-        role = message.get("role")
-        if not isinstance(role, str) or role not in ROLES:
-            raise refuse(f"messages[{index}].role", f"must be one of {', '.join(ROLES)}, not {shown(role)}.")
-
-
-def refuse(field: str, what: str) -> MalformedRequestError:
-    """The error for a field; `what` goes on from its name."""
-    return MalformedRequestError(f"`{field}` {what}", param=field)
-
-
-def shown(value: object) -> str:
-    """A value in an error message: as JSON, cut where it grows too long to help; of a structure only its kind."""
-    if isinstance(value, dict | list):
-        return "an object" if isinstance(value, dict) else "a list"
-    text = json.dumps(value)
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from supervisor.config.routing_settings import AUTO
-from supervisor.gateway.calls import CHAT, Bound, check, refuse, shown
+from supervisor.gateway.calls import CHAT, check
 from supervisor.gateway.chat_answers import ChatAnswer, flat_usage
+from supervisor.request_fields import Bound, refuse, shown
 
 FIELDS = frozenset({"project_id", "timeout"})
 HEADER = "X-Llamavisor-Dialect"

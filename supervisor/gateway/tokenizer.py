@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Protocol
 
+from supervisor import chatml
 from supervisor.errors import MalformedRequestError, SurfaceNotSupportedError
-from supervisor.gateway import chatml
-from supervisor.gateway.calls import Call, check_messages, refuse, shown
+from supervisor.gateway.calls import Call
 from supervisor.gateway.exchange import Answer
 from supervisor.gateway.losses import IncompleteAnswerError, said
 from supervisor.gateway.surfaces import APPLY_TEMPLATE, DETOKENIZE, TOKENIZE
+from supervisor.request_fields import check_messages, refuse, shown
 
 LARGEST_TOKEN = 2**31 - 1
 # vLLM renders a chat's template only on the way to its tokens.

@@ -273,6 +273,7 @@ class Instance:
             survive_supervisor=self.profile.survive_supervisor,
             remains=core.remains,
             requests_active=self.traffic.active,
+            parts=watch.parts if watch is not None and core.state is State.READY else {},
         )
 
     def retune(self, profile: Profile, figures: Figures) -> None:

@@ -123,6 +123,13 @@ class Prober:
         document: object = answer.json() if answer.status == HTTPStatus.OK else None
         return document
 
+    async def parts(self, deadline_seconds: float) -> dict[str, int]:
+        """The process ids of those that the server consists of, by name; empty where it is one process."""
+        path = self._spec.parts_path
+        document = None if path is None else await self.get_json(path, deadline_seconds)
+        told = document.items() if isinstance(document, dict) else ()
+        return {name: pid for name, pid in told if isinstance(pid, int)}
+
     async def matches_signature(self, deadline_seconds: float) -> bool:
         """Whether this engine's server answers here. An engine without a signature is known by its health path alone."""
         signature = self._spec.signature

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -42,6 +42,7 @@ class InstanceSnapshot:
     survive_supervisor: bool
     remains: bool
     requests_active: int
+    parts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def is_loading(self) -> bool:

@@ -69,7 +69,8 @@ class WatchParts:
 
 
 class Watch:
-    """See the module. `spec` is what is launched (None before it is planned), `handle` the process, `models` what it serves."""
+    """See the module. `spec` is what is launched (None before it is planned), `handle` the process, `models` what it serves,
+    `parts` the process ids of those that it consists of, by name (empty: it is one process)."""
 
     def __init__(
         self,
@@ -89,6 +90,7 @@ class Watch:
         self.spec: LaunchSpec | None = None
         self.handle: ProcessHandle | None = None
         self.models: tuple[Mapping[str, Any], ...] = ()
+        self.parts: Mapping[str, int] = {}
         self.observer: Observer | None = None
         self._parts = parts
         self._figures = figures
@@ -233,6 +235,7 @@ class Watch:
         )
         await self.observer.until_ready()
         self.models = await self._parts.describe(prober, spec)
+        self.parts = await prober.parts(self._figures.probe_deadline_seconds)
         self._was_ready = True
         self._report(Answered(self.generation, self._adopted))
         await self.observer.keep_observing()

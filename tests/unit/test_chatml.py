@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supervisor.chatml import MARKS, render
 from supervisor.errors import MalformedRequestError
-from supervisor.gateway.calls import ROLES
-from supervisor.gateway.chatml import MARKS, render
+from supervisor.request_fields import ROLES
 
 TURNS: list[dict[str, Any]] = [
     {"role": "system", "content": "Be brief."},

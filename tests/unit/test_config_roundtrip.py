@@ -107,6 +107,8 @@ def engines(draw: st.DrawFn) -> Any:
     engine = draw(ENGINES[kind])
     if kind == "command":
         return {"kind": kind, "argv": ["serve"], **engine}
+    if kind == "linejson":
+        return {"kind": kind, "tokenizer_argv": ["read"], "model_argv": ["write"], **engine}
     return {"kind": kind, **engine} if engine else kind
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from supervisor.gateway.calls import refuse, shown
 from supervisor.gateway.costs import cost_number
 from supervisor.gateway.routing import BudgetStatus, Question, question_of
+from supervisor.request_fields import refuse, shown
 from web.bodies import read_json_object
 from web.calling import caller_of
 from web.keys import SUPERVISOR

@@ -11,8 +11,9 @@ from supervisor.errors import LlamavisorError
 from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.batch.lines import Line, Reply, failure
 from supervisor.gateway.batch.objects import Batch
-from supervisor.gateway.calls import Call, check, refuse
+from supervisor.gateway.calls import Call, check
 from supervisor.gateway.exchange import Answer
+from supervisor.request_fields import refuse
 from supervisor.storage.records import Scope
 
 logger = logging.getLogger(__name__)

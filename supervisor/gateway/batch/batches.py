@@ -22,7 +22,7 @@ from supervisor.gateway.batch.job import Job, Means
 from supervisor.gateway.batch.objects import Batch, Order
 from supervisor.gateway.batch.prompts import CostOf, PromptList, answer_prompts, summary
 from supervisor.gateway.batch.turns import Turns
-from supervisor.gateway.calls import refuse
+from supervisor.request_fields import refuse
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,8 @@ from types import MappingProxyType
 from typing import Any
 
 from supervisor.errors import MalformedRequestError, StateConflictError
-from supervisor.gateway.calls import CHAT, COMPLETIONS, EMBEDDINGS, refuse, shown
+from supervisor.gateway.calls import CHAT, COMPLETIONS, EMBEDDINGS
+from supervisor.request_fields import refuse, shown
 
 ENDPOINTS = (CHAT, COMPLETIONS, EMBEDDINGS)
 WINDOW = "24h"

@@ -14,8 +14,9 @@ from supervisor.errors import LlamavisorError
 from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.batch.asking import Asks, reply_of
 from supervisor.gateway.batch.turns import Turns
-from supervisor.gateway.calls import CHAT, Call, refuse, shown
+from supervisor.gateway.calls import CHAT, Call
 from supervisor.gateway.exchange import Answer
+from supervisor.request_fields import refuse, shown
 
 PROMPTS_MAX = 1_000
 TIMEOUT_MIN_SECONDS, TIMEOUT_MAX_SECONDS = 1.0, 300.0

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from supervisor.errors import MalformedRequestError
-from supervisor.gateway.calls import check_messages, refuse, shown
+from supervisor.request_fields import check_messages, refuse, shown
 
 START = "<|im_start|>"
 END = "<|im_end|>"
