@@ -23,7 +23,7 @@ from web.keys import SUPERVISOR
 from web.registry import HTML, Parameter, Policy, Reply, RouteTable, Schema
 from web.routes.pages import render
 from web.routes.usage import FILTERS, receipts_page
-from web.schemas import STRING
+from web.schemas import STRING, ref
 from web.usage_data import GROUPS, METRICS, STRETCHES, usage_picture
 
 routes = RouteTable("Account pages")
@@ -132,7 +132,7 @@ async def in_flight_part(request: web.Request) -> web.StreamResponse:
     "/requests/{id}",
     summary="The receipt of a request, as a page",
     policy=Policy.READ,
-    responses={200: _PAGE, 404: Reply("There is none of that id.", STRING, HTML)},
+    responses={200: _PAGE, 404: Reply("There is none of that id.", ref("Error"), others={HTML: STRING})},
 )
 async def receipt_page(request: web.Request) -> web.StreamResponse:
     """`GET /v1/requests/{id}` as a page."""
