@@ -185,8 +185,10 @@ class Exchange:
         self._lose(ConnectionAbortedError("cut"))
 
     def close(self) -> None:
-        """End the connection, unless the answer was read to its end."""
+        """End the connection, unless the answer was read to its end. A stream whose last event is out was answered, whoever leaves then."""
         self._watchman.forget(self)
+        if self.is_done and self.record.outcome is None:
+            self._finish()
         if self._connection is not None and not self._is_over:
             self._connection.abort()
         self._is_over = True
@@ -330,6 +332,10 @@ class Exchange:
             self.record.settle(Outcome.CUT if self._judge.fault is not None else outcome_of(error))
             self.error_code = error.code
             raise
+        self._finish()
+
+    def _finish(self) -> None:
+        """A stream came to its end."""
         self._tell_usage(self._judge.figures)
         self.record.settle(Outcome.OK if self._judge.is_success else Outcome.ENGINE_ERROR)
 
