@@ -86,6 +86,7 @@ class FakeWatch:
         self.spec = None
         self.handle = None
         self.models = ()
+        self.parts: dict[str, int] = {}
         self.progress = None
         self.begun = False
         self.ended = False

@@ -31,7 +31,7 @@ WORDS: dict[str, Values] = {
     "binary": st.sampled_from(["llama-server", "/opt/x"]),
     "health_path": TEXT.map(lambda text: f"/{text}"),
     "currency": st.from_regex(r"[\x21-\x7e]{1,8}", fullmatch=True),
-    "argv": st.lists(TEXT, min_size=1, max_size=3),
+    **dict.fromkeys(("argv", "tokenizer_argv", "model_argv"), st.lists(TEXT, min_size=1, max_size=3)),
 }
 
 
