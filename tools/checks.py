@@ -35,7 +35,12 @@ POSTGRES_REMEDY = "install the PostgreSQL server (Debian: apt-get install postgr
 NO_TESTS_COLLECTED = 5
 NO_TESTS = "no tests ran"
 ONLY_FAILED = ("--last-failed", "--last-failed-no-failures", "none")
-IN_DEBUG_MODE = "tests/integration"
+# Tests of tasks, descriptors and processes; all others run on the loop that Llamavisor runs on.
+_DEBUGGED = (
+    "admission books child_output child_spawn child_stop child_survival door_connection inflight placement posix probe resume stream_socket "
+    "upstream web_events web_socketio"
+)
+IN_DEBUG_MODE = tuple(f"tests/integration/test_{name}.py" for name in _DEBUGGED.split())
 EXPECTED_FAILURE = "pytest.xfail"
 # Two workers whatever the machine: with more, the processes under test starve one another and deadlines are missed.
 # Stealing keeps the tests of a file together, and with them the servers that their fixtures have started.
@@ -68,11 +73,11 @@ def tests(arguments: list[str]) -> Iterator[Outcome]:
     browser = chromium_available()
     postgres_available()
     wanted = () if browser else ("-m", "not browser")
-    most = pytest("pytest", [*SIDE_BY_SIDE, *wanted, f"--ignore={IN_DEBUG_MODE}", *arguments])
+    most = pytest("pytest", [*SIDE_BY_SIDE, *wanted, *(f"--ignore={path}" for path in IN_DEBUG_MODE), *arguments])
     if not browser:
         most.not_run.append(f"tests marked browser: {CHROMIUM_REMEDY}")
     yield most
-    yield pytest("pytest, asyncio debug", [*SIDE_BY_SIDE, IN_DEBUG_MODE, *arguments], PYTHONASYNCIODEBUG="1")
+    yield pytest("pytest, asyncio debug", [*SIDE_BY_SIDE, *IN_DEBUG_MODE, *arguments], PYTHONASYNCIODEBUG="1")
 
 
 def soak(arguments: list[str]) -> Iterator[Outcome]:
