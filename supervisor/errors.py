@@ -28,6 +28,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 
@@ -136,9 +138,13 @@ class InvalidConfigurationError(LlamavisorError):
 
 
 class RateLimitedError(LlamavisorError):
-    """A limit of the key or of its project is reached; `retry_after_seconds` says when it lets the next request in."""
+    """A limit of the key or of its project is reached; `retry_after_seconds` says when it lets the next request in.
+
+    `standing`: OpenAI's `x-ratelimit-…` headers, where there are such limits.
+    """
 
     code, status = "rate_limit_exceeded", 429
+    standing: Mapping[str, str] = MappingProxyType({})
 
 
 class BudgetExceededError(LlamavisorError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from supervisor.errors import BudgetExceededError, LlamavisorError, RequestCancelledError
+from supervisor.errors import BudgetExceededError, LlamavisorError, RateLimitedError, RequestCancelledError
 
 MILLISECONDS = 1_000
 SERVER_ERROR_STATUS = 500
@@ -58,13 +58,15 @@ def error_headers(error: LlamavisorError) -> dict[str, str]:
     """When trying again makes sense: `Retry-After` (whole seconds, rounded up), `retry-after-ms`, `x-should-retry`.
 
     What does not come back by itself (an instance that is stopped, a budget that is used up) or is not to come back (a request that was cancelled)
-    says so, for OpenAI's SDKs would try again all the same.
+    says so, for OpenAI's SDKs would try again all the same. A limit that is reached says how far all of them are, as answers do.
     """
+    standing = error.standing if isinstance(error, RateLimitedError) else {}
     seconds = error.retry_after_seconds
     if seconds is None:
         is_final = error.status in FINAL_UNLESS_TIMED or isinstance(error, RequestCancelledError)
         return {"x-should-retry": "false"} if is_final else {}
     return {
+        **standing,
         "Retry-After": str(max(1, math.ceil(seconds))),
         "retry-after-ms": str(int(seconds * MILLISECONDS)),
         "x-should-retry": "true",

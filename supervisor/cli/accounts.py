@@ -1,4 +1,4 @@
-"""`llamavisor projects`, `keys`, `budgets`, `usage`, `requests`: who uses the running server, how much, and how much they may."""
+"""`llamavisor projects`, `keys`, `budgets`, `usage`: who uses the running server, how much, and how much they may."""
 
 from __future__ import annotations
 
@@ -39,11 +39,6 @@ BUDGETS_REMOVE_ENDING = ending("llamavisor budgets remove shop --period month --
 USAGE_ENDING = ending(
     "llamavisor usage  # this month, of the project that the key belongs to",
     "llamavisor usage --project shop --period day",
-)
-REQUESTS_ENDING = ending(
-    "llamavisor requests  # the newest",
-    "llamavisor requests --project shop --outcome engine_died --limit 100",
-    "llamavisor requests --json | jq '.requests[].cost.micros'",
 )
 
 
@@ -290,24 +285,3 @@ def usage(
     from supervisor.cli.place import find_server
 
     show_usage(find_server(url, data_dir), period.value, project, as_json=json_output)
-
-
-def requests(
-    limit: Annotated[
-        int, typer.Option("--limit", "-n", metavar="N", min=1, max=500, help="So many of the newest.")
-    ] = 20,
-    project: ProjectOption = None,
-    outcome: Annotated[
-        str | None, typer.Option("--outcome", metavar="WORD", help="Only those that ended so: ok, client_gone, cut, …")
-    ] = None,
-    json_output: JsonOption = False,
-    url: UrlOption = None,
-    data_dir: DataDirOption = None,
-) -> None:
-    """Show the requests that were let in, newest first: who paid, what for, how each ended, what it used."""
-    from supervisor.cli.books import show_requests
-    from supervisor.cli.place import find_server
-
-    wanted = {"limit": limit, "project": project, "outcome": outcome}
-    chosen = {name: value for name, value in wanted.items() if value is not None}
-    show_requests(find_server(url, data_dir), chosen, as_json=json_output)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 import typer.main
 
-from supervisor.cli import accounts, chat, completion, config, control, doctor, logs, models, serve
+from supervisor.cli import accounts, chat, completion, config, control, doctor, logs, models, requests, serve
 from supervisor.cli.options import FLAG, ending
 from supervisor.cli.outcome import ExitCode, exit_code_of
 from supervisor.errors import LlamavisorError
@@ -69,7 +69,7 @@ app.add_typer(accounts.projects, name="projects", rich_help_panel=ACCOUNTS)
 app.add_typer(accounts.keys, name="keys", rich_help_panel=ACCOUNTS)
 app.add_typer(accounts.budgets, name="budgets", rich_help_panel=ACCOUNTS)
 app.command(epilog=accounts.USAGE_ENDING, rich_help_panel=ACCOUNTS)(accounts.usage)
-app.command(epilog=accounts.REQUESTS_ENDING, rich_help_panel=ACCOUNTS)(accounts.requests)
+app.add_typer(requests.requests, name="requests", rich_help_panel=ACCOUNTS)
 app.add_typer(config.app, name="config", rich_help_panel=MACHINE)
 app.command(epilog=doctor.DOCTOR_ENDING, rich_help_panel=MACHINE)(doctor.doctor)
 app.command(epilog=completion.COMPLETION_ENDING, rich_help_panel=MACHINE)(completion.completion)

@@ -1,25 +1,21 @@
-"""The work of `projects`, `keys`, `budgets`, `usage` and `requests`: ask the running server, and tell its answer."""
+"""The work of `projects`, `keys`, `budgets` and `usage`: ask the running server, and tell its answer."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 from urllib.parse import quote
 
-from rich.table import Table
-from rich.text import Text
-
-from supervisor.cli.client import Client, Query
+from supervisor.cli.client import Query
 from supervisor.cli.formatting import MICROS, moment, money
 from supervisor.cli.outcome import UsageProblemError
-from supervisor.cli.output import print_json, printable, say, stdout
+from supervisor.cli.output import say, stdout, warn
 from supervisor.cli.place import ServerPlace
+from supervisor.cli.telling import NOTHING, asked, count, get, tell_table, tell_words
 
 Document = Mapping[str, Any]
-NOTHING = "–"
 LIMITS = ("requests_per_minute", "tokens_per_minute", "concurrency")
 LARGEST_MICROS = 2**53 - 1
 
@@ -49,24 +45,24 @@ def micros(amount: str) -> int:
 
 def show_projects(place: ServerPlace, *, as_json: bool) -> None:
     """Print all projects."""
-    answer = _get(place, "/admin/projects")
+    answer = get(place, "/admin/projects")
     columns = ("project", "tokens this month", "cost this month", "limits")
     rows = (
-        (each["name"], _count(each["month"]["tokens"]), money(each["month"]["cost_micros"]), _limits(each["limits"]))
+        (each["name"], count(each["month"]["tokens"]), money(each["month"]["cost_micros"]), _limits(each["limits"]))
         for each in answer["projects"]
     )
-    _tell(answer, columns, rows, "There is no project.", as_json=as_json)
+    tell_table(answer, columns, rows, "There is no project.", as_json=as_json)
 
 
 def add_project(place: ServerPlace, wanted: Document, *, as_json: bool) -> None:
     """Add one; RefusedError when there is one of that name."""
-    answer = _asked(place, lambda client: client.post("/admin/projects", body=wanted))
-    _say(answer, f"The project {answer['name']} is there.", as_json=as_json)
+    answer = asked(place, lambda client: client.post("/admin/projects", body=wanted))
+    tell_words(answer, f"The project {answer['name']} is there.", as_json=as_json)
 
 
 def show_keys(place: ServerPlace, project: str | None, *, as_json: bool) -> None:
     """Print the keys, of one project or of all."""
-    answer = _get(place, "/admin/keys", {} if project is None else {"project": project})
+    answer = get(place, "/admin/keys", {} if project is None else {"project": project})
     now = datetime.now(UTC)
     columns = ("id", "label", "project", "may", "made", "expires", "state", "limits")
     rows = (
@@ -76,25 +72,27 @@ def show_keys(place: ServerPlace, project: str | None, *, as_json: bool) -> None
         )
         for each in answer["keys"]
     )  # fmt: skip
-    _tell(answer, columns, rows, "There is no key. `llamavisor keys create` makes one.", as_json=as_json)
+    tell_table(answer, columns, rows, "There is no key. `llamavisor keys create` makes one.", as_json=as_json)
 
 
 def create_key(place: ServerPlace, wanted: Document, *, as_json: bool) -> None:
     """Make a key. Its text alone goes to standard output, so that it can be piped to where it is kept."""
-    answer = _asked(place, lambda client: client.post("/admin/keys", body=wanted))
-    _say(answer, answer["key"], as_json=as_json)
+    answer = asked(place, lambda client: client.post("/admin/keys", body=wanted))
+    tell_words(answer, answer["key"], as_json=as_json)
     say(f"This is the only time that the key {answer['id']} is shown. Keep it where you keep secrets.")
+    if place.api_key is None:
+        warn("This server lets in who has no key, too. `server.api_key` in its configuration closes it.")
 
 
 def revoke_key(place: ServerPlace, key: str, *, as_json: bool) -> None:
     """Revoke it; RefusedError when there is none of that id."""
-    answer = _asked(place, lambda client: client.delete(f"/admin/keys/{quote(key, safe='')}"))
-    _say(answer, f"The key {answer['id']} is revoked.", as_json=as_json)
+    answer = asked(place, lambda client: client.delete(f"/admin/keys/{quote(key, safe='')}"))
+    tell_words(answer, f"The key {answer['id']} is revoked.", as_json=as_json)
 
 
 def show_budgets(place: ServerPlace, *, as_json: bool) -> None:
     """Print all budgets, and how they stand."""
-    answer = _get(place, "/admin/budgets")
+    answer = get(place, "/admin/budgets")
     columns = ("project", "key", "period", "of", "amount", "spent", "held back", "left", "begins anew")
     rows = (
         (
@@ -102,90 +100,38 @@ def show_budgets(place: ServerPlace, *, as_json: bool) -> None:
         )
         for each in answer["budgets"]
     )  # fmt: skip
-    _tell(answer, columns, rows, "There is no budget.", as_json=as_json)
+    tell_table(answer, columns, rows, "There is no budget.", as_json=as_json)
 
 
 def set_budget(place: ServerPlace, wanted: Document, *, as_json: bool) -> None:
     """Set it; RefusedError when there is no such project or key."""
-    answer = _asked(place, lambda client: client.put("/admin/budgets", wanted))
+    answer = asked(place, lambda client: client.put("/admin/budgets", wanted))
     amount, _, _, remaining = _amounts(answer)
     whose = answer["key_id"] or answer["project"]
     told = f"{whose} may use {amount} ({_unit(answer)}) a {answer['period']}; {remaining} is left."
-    _say(answer, told, as_json=as_json)
+    tell_words(answer, told, as_json=as_json)
 
 
 def remove_budget(place: ServerPlace, wanted: Query, *, as_json: bool) -> None:
     """Remove it, if there is one."""
-    answer = _asked(place, lambda client: client.delete("/admin/budgets", wanted))
-    _say(answer, "The budget is removed." if answer["removed"] else "There was no such budget.", as_json=as_json)
+    answer = asked(place, lambda client: client.delete("/admin/budgets", wanted))
+    tell_words(answer, "The budget is removed." if answer["removed"] else "There was no such budget.", as_json=as_json)
 
 
 def show_usage(place: ServerPlace, period: str, project: str | None, *, as_json: bool) -> None:
     """Print what a project used, by model; RefusedError when the key may not see it."""
     query = {"period": period} | ({} if project is None else {"project_id": project})
-    answer = _get(place, "/v1/usage", query)
-    rows = [(name, _count(one["tokens"]), _cost(one["cost"])) for name, one in answer["by_model"].items()]
+    answer = get(place, "/v1/usage", query)
+    rows = [(name, count(one["tokens"]), _cost(one["cost"])) for name, one in answer["by_model"].items()]
     whose, total = (
         f"{answer['project_id']}, this {period}",
-        (_count(answer["total_tokens"]), _cost(answer["total_cost"])),
+        (count(answer["total_tokens"]), _cost(answer["total_cost"])),
     )
     empty = f"{whose}: nothing was used."
-    _tell(answer, ("model", "tokens", "cost"), [*rows, (whose, *total)] if rows else [], empty, as_json=as_json)
+    tell_table(answer, ("model", "tokens", "cost"), [*rows, (whose, *total)] if rows else [], empty, as_json=as_json)
     if not as_json and "limit" in answer:
         remaining, amount = (_amount(answer["unit"], answer[name]) for name in ("remaining", "limit"))
         stdout().print(f"Left of the budget: {remaining} of {amount} ({_unit(answer)}).", soft_wrap=True)
-
-
-def show_requests(place: ServerPlace, wanted: Query, *, as_json: bool) -> None:
-    """Print requests, newest first."""
-    answer = _get(place, "/admin/requests", wanted)
-    columns = ("accepted", "id", "project", "model", "kind", "outcome", "tokens", "cost", "seconds")
-    rows = (_request_row(each) for each in answer["requests"])
-    _tell(answer, columns, rows, "There is no such request.", as_json=as_json)
-
-
-def _request_row(receipt: Document) -> tuple[str, ...]:
-    used, total_ms = receipt.get("usage"), receipt.get("timings", {}).get("total_ms")
-    return (
-        f"{receipt['accepted_at'][:19].replace('T', ' ')}Z",
-        receipt["id"],
-        receipt["project"],
-        receipt.get("model") or receipt["endpoint"],
-        receipt["surface"],
-        receipt["outcome"] or "on its way",
-        NOTHING if used is None else _count(used["total_tokens"]),
-        money(receipt.get("cost", {}).get("micros")),
-        NOTHING if total_ms is None else f"{total_ms / 1_000:.2f}",
-    )
-
-
-def _get(place: ServerPlace, path: str, query: Query | None = None) -> Any:
-    return _asked(place, lambda client: client.get(path, query))
-
-
-def _asked(place: ServerPlace, question: Callable[[Client], Awaitable[Any]]) -> Any:
-    async def ask() -> Any:
-        async with Client(place) as client:
-            return await question(client)
-
-    return asyncio.run(ask())
-
-
-def _say(answer: Any, words: str, *, as_json: bool) -> None:
-    if as_json:
-        print_json(answer)
-    else:
-        stdout().print(printable(words), soft_wrap=True)
-
-
-def _tell(answer: Any, columns: Iterable[str], rows: Iterable[Iterable[str]], empty: str, *, as_json: bool) -> None:
-    if as_json:
-        print_json(answer)
-        return
-    table = Table(*columns, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(printable(cell) for cell in row))
-    stdout().print(table if table.row_count else Text(empty, "dim"), soft_wrap=not table.row_count)
 
 
 def _key_state(key: Document, now: datetime) -> str:
@@ -210,11 +156,7 @@ def _amounts(budget: Document) -> tuple[str, ...]:
 
 
 def _amount(unit: str, number: int) -> str:
-    return money(number) if unit == "micros" else _count(number)
-
-
-def _count(number: int) -> str:
-    return f"{number:,}"
+    return money(number) if unit == "micros" else count(number)
 
 
 def _cost(units: float | None) -> str:

@@ -60,6 +60,11 @@ def complete_key(context: typer.Context, incomplete: str) -> list[str]:
     return _told(context, "/admin/keys", "keys", "id", incomplete)
 
 
+def complete_running(context: typer.Context, incomplete: str) -> list[str]:
+    """As `complete_project`, the ids of the requests that are on their way."""
+    return _told(context, "/v1/requests/in-flight", "requests", "id", incomplete)
+
+
 def _told(context: typer.Context, path: str, member: str, field: str, incomplete: str) -> list[str]:
     import asyncio
 

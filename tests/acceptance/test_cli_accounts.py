@@ -1,5 +1,6 @@
 """Projects, keys, budgets, usage and requests from the command line, against a real `llamavisor serve` with the demo model."""
 
+import http.client
 import io
 import json
 import os
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -16,6 +18,7 @@ from tests.fixtures.serve_process import DEMO, GENEROUS_SECONDS, PROGRAM, ServeP
 pytestmark = pytest.mark.timeout(180)
 PRICES = {"demo": {"input": "1000", "output": "2000"}}
 """A prompt token costs 1,000 micro-units, a completion token 2,000."""
+HELLO = [{"role": "user", "content": "Hello"}]
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +92,7 @@ def test_a_key_is_printed_once_alone_and_works_until_it_is_revoked(shell: Shell)
     key = done.stdout.strip()
     assert key.startswith("lv-")
     assert "only time" in done.stderr
+    assert "who has no key" in done.stderr
     (known,) = shell.json("keys", "list", "--project", "site")["keys"]
     assert (known["label"], known["scopes"], known["revoked_at"]) == ("<b>web</b>", ["read"], None)
     assert key not in json.dumps(known)
@@ -135,7 +139,7 @@ def test_what_was_used_is_told_to_the_micro_unit(shell: Shell) -> None:
     assert chat.returncode == 0, chat.stderr
 
     def booked() -> Any:
-        return shell.json("requests", "--project", "meter", "--outcome", "ok")["requests"]
+        return shell.json("requests", "list", "--project", "meter", "--outcome", "ok")["requests"]
 
     (receipt,) = wait_until(booked, "the request in the books")
     used, cost = receipt["usage"], receipt["cost"]["micros"]
@@ -145,10 +149,52 @@ def test_what_was_used_is_told_to_the_micro_unit(shell: Shell) -> None:
     told = shell.cli("usage", "--project", "meter").stdout
     assert f"{used['total_tokens']:,}" in told
     assert "of 5.00 (money)" in told
-    table = shell.cli("requests", "--project", "meter", "-n", "5").stdout
+    table = shell.cli("requests", "list", "--project", "meter", "-n", "5").stdout
     assert receipt["id"] in table
     assert " ok " in table
-    assert shell.cli("requests", "--project", "nobody").stdout == "There is no such request.\n"
+    assert shell.cli("requests", "list", "--project", "nobody").stdout == "There is no such request.\n"
+
+
+def test_the_receipt_of_a_request_is_shown_by_either_of_its_ids(shell: Shell) -> None:
+    begun(shell.serve, "my-own-id", max_tokens=4).read()
+    receipt = wait_until(lambda: settled(shell, "my-own-id"), "the receipt")
+    told = shell.cli("requests", "show", receipt["id"]).stdout
+    assert "my-own-id" in told
+    assert f"{receipt['usage']['completion_tokens']} of the answer; told by: engine" in told
+    unknown = shell.cli("requests", "show", "req_nobody")
+    assert (unknown.returncode, "req_nobody" in unknown.stderr) == (1, True)
+
+
+def test_a_running_request_is_seen_and_cancelled(shell: Shell) -> None:
+    assert shell.cli("requests", "running").stdout == "No request is on its way.\n"
+    with begun(shell.serve, "long", max_tokens=100_000) as answer:
+        (running,) = shell.json("requests", "running")["requests"]
+        assert (running["client_request_id"], running["stage"]) == ("long", "streaming")
+        assert running["id"] in shell.cli("requests", "running").stdout
+        assert shell.cli("requests", "cancel", running["id"]).stdout == f"The request {running['id']} is cancelled.\n"
+        with pytest.raises(http.client.IncompleteRead) as end:
+            answer.read()
+    assert b'"cancelled"' in end.value.partial
+    receipt = wait_until(lambda: settled(shell, "long"), "the receipt")
+    assert (receipt["outcome"], receipt["error_code"]) == ("cancelled", "cancelled")
+    again = shell.cli("requests", "cancel", running["id"])
+    assert (again.returncode, running["id"] in again.stderr) == (1, True)
+
+
+def begun(serve: ServeProcess, identity: str, *, max_tokens: int) -> Any:
+    """A stream of which the first bytes have come; the model's end of text is not heeded."""
+    document = {"messages": HELLO, "stream": True, "max_tokens": max_tokens, "ignore_eos": True}
+    headers = {"Content-Type": "application/json", "X-Request-Id": identity}
+    asked = Request(f"{serve.wait_serving()}/v1/chat/completions", json.dumps(document).encode(), headers)
+    answer = urlopen(asked, timeout=GENEROUS_SECONDS)
+    assert answer.readline()
+    return answer
+
+
+def settled(shell: Shell, identity: str) -> Any:
+    """The receipt of that request, once it has ended."""
+    receipt = shell.json("requests", "show", identity)
+    return receipt if receipt["outcome"] is not None else None
 
 
 def test_a_shell_completes_projects_and_keys(serve: ServeProcess, shell: Shell) -> None:

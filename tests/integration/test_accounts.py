@@ -196,6 +196,7 @@ async def test_limits_refuse_and_say_when_to_come_back(door: Door) -> None:
     assert answers[0][2]["x-ratelimit-remaining-requests"] == "1"
     assert "Rate limit exceeded" in answers[2][1]["error"]["message"]
     assert int(answers[2][2]["Retry-After"]) >= 1
+    assert answers[2][2]["x-ratelimit-remaining-requests"] == "0"
     assert len(await records(door)) == 2
 
 

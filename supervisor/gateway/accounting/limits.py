@@ -149,8 +149,12 @@ class LimitBook:
     def check(self, project: str, key_id: str | None, tokens: int, now: float) -> tuple[Meter, ...]:
         """Raise RateLimitedError unless a request of an estimated number of tokens may come in; else return what an `Admission` of it is made of."""
         meters = self._meters(project, key_id, now)
-        for meter in meters:
-            meter.check(tokens, now)
+        try:
+            for meter in meters:
+                meter.check(tokens, now)
+        except RateLimitedError as error:
+            error.standing = self.headers(project, key_id, now)
+            raise
         return meters
 
     def in_flight(self, project: str, key_id: str | None = None) -> int:
