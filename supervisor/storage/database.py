@@ -13,12 +13,15 @@ from sqlalchemy.engine import Connection, Engine
 
 from supervisor.data_folder import PRIVATE_FILE
 from supervisor.errors import LlamavisorError
+from supervisor.storage.tables import metadata
 
 FILE_NAME = "llamavisor.db"
 HEAD_REVISION = "0001"
 """The newest shape; `migrations/versions` leads there."""
 BUSY_SECONDS = 5.0
 _VERSION_TABLE = "alembic_version"
+_versions = sa.Table(_VERSION_TABLE, sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))
+"""As Alembic makes it."""
 
 
 class StorageRefusedError(LlamavisorError):
@@ -43,13 +46,14 @@ def open_sqlite(folder: Path) -> Engine:
     copy = path.with_suffix(".migrating")
     for leftover in folder.glob(f"{copy.name}*"):
         leftover.unlink()
+    revision = None
     if path.exists():
         revision = _checked_revision(path)
         if revision == HEAD_REVISION:
             return _sqlite_engine(path)
         _back_up(path, path.with_name(f"{FILE_NAME}.bak-{revision}"))
         _back_up(path, copy)
-    _migrate_copy(copy)
+    _prepare_copy(copy, revision)
     os.replace(copy, path)
     return _sqlite_engine(path)
 
@@ -69,7 +73,7 @@ def open_url(url: str) -> Engine:
         with engine.begin() as connection:
             revision = _revision(connection)
             if revision != HEAD_REVISION:
-                _migrate(connection)
+                _renew(connection, revision)
     except sa.exc.OperationalError as error:
         engine.dispose()
         raise StorageUnavailableError(
@@ -149,19 +153,31 @@ def _back_up(path: Path, to: Path) -> None:
     shutil.copymode(path, to)
 
 
-def _migrate_copy(path: Path) -> None:
+def _prepare_copy(path: Path, revision: str | None) -> None:
     path.touch(mode=PRIVATE_FILE)
     engine = sa.create_engine(f"sqlite:///{path}", poolclass=sa.NullPool)
     with engine.begin() as connection:
-        _migrate(connection)
+        _renew(connection, revision)
     engine.dispose()
     descriptor = os.open(path, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)
 
 
+def _renew(connection: Connection, revision: str | None) -> None:
+    """Bring a database of that shape (None: it is empty) to the newest."""
+    _make(connection) if revision is None else _migrate(connection)
+
+
+def _make(connection: Connection) -> None:
+    """The newest shape at once; a test compares it with what the migrations lead to."""
+    metadata.create_all(connection)
+    _versions.create(connection)
+    connection.execute(_versions.insert().values(version_num=HEAD_REVISION))
+
+
 def _migrate(connection: Connection) -> None:
-    # Half a second to import: only when there is something to do.
+    # Half a second to import, so only for a database that is older than we are.
     from alembic import command
     from alembic.config import Config
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from typing import Any, cast
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Dialect, Row
 from sqlalchemy.sql.compiler import SQLCompiler
 
@@ -78,7 +78,8 @@ def write(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
 
 @lru_cache(maxsize=2)
 def _insert_of(dialect: Dialect) -> SQLCompiler:
-    insert = (postgresql if dialect.name == "postgresql" else sqlite).insert(table)
+    # The other dialect, with its drivers, takes long to import.
+    insert = import_module(f"sqlalchemy.dialects.{dialect.name}").insert(table)
     fresh = {name: insert.excluded[name] for name in _OF_SETTLEMENT}
     guarded = insert.on_conflict_do_update(index_elements=[table.c.id], set_=fresh, where=table.c.outcome.is_(None))
     return cast(SQLCompiler, guarded.compile(dialect=dialect))
