@@ -48,11 +48,7 @@ def serve(
 def _serve(config: Path | None, data_dir: Path | None, overrides: Mapping[str, object], *, open_browser: bool) -> int:
     import os
 
-    from supervisor.cli.logs_setup import set_up_logging
-    from supervisor.cli.serving import ServePlan, Server
     from supervisor.config import check_exposure, load_settings
-    from supervisor.data_folder import default_data_folder
-    from supervisor.loop import run
 
     def load() -> LoadedSettings:
         return load_settings(config, environ=os.environ, overrides=overrides)
@@ -61,6 +57,12 @@ def _serve(config: Path | None, data_dir: Path | None, overrides: Mapping[str, o
     refusal = check_exposure(loaded.settings.server)
     if refusal is not None:
         raise refusal
+    # The server itself takes a second to import: not before it is known that there is one to start.
+    from supervisor.cli.logs_setup import set_up_logging
+    from supervisor.cli.serving import ServePlan, Server
+    from supervisor.data_folder import default_data_folder
+    from supervisor.loop import run
+
     set_up_logging(loaded.settings.logging)
     folder = data_dir.expanduser() if data_dir is not None else default_data_folder()
     plan = ServePlan(loaded, folder, load, _announcer(loaded), open_browser)
