@@ -68,6 +68,7 @@ class Gateway:
         self._served: dict[str, frozenset[str]] = {}
         self._active = 0
         self.admission = Admission(settings.gateway, clock, loads)
+        self._forget = fleet.on_change(self.admission.changed)
         self.traffic = TrafficStats(clock, self.admission.waiting_for)
         self._exchanges: set[Exchange] = set()
         self._fallbacks = settings.gateway.fallbacks
@@ -169,6 +170,7 @@ class Gateway:
         for exchange in tuple(self._exchanges):
             exchange.cut(over)
         await self.wait_idle(LAST_WORDS_SECONDS)
+        self._forget()
         self._watchman.close()
         self._upstreams.close()
 

@@ -19,7 +19,7 @@ from supervisor.config.engine_settings import LlamaServerEngine
 from supervisor.config.settings import InstanceSettings
 from supervisor.errors import LlamavisorError, NotAvailableError
 from supervisor.gateway.accounting.callers import Caller
-from supervisor.gateway.admission.admission import QueueDeadlineError, QueueFullError, Waiting
+from supervisor.gateway.admission.admission import Place, QueueDeadlineError, QueueFullError, Waiting
 from supervisor.gateway.admission.places import UNKNOWN_LIMIT
 from supervisor.gateway.calls import CHAT, Call
 from supervisor.gateway.gateway import Gateway
@@ -337,3 +337,67 @@ async def test_a_refusal_in_time_has_its_true_status(door: Door, headers: dict[s
     assert status == 503
     assert json.loads(body)["error"]["code"] == "queue_deadline"
     await let_go(holder)
+
+
+async def test_a_reload_that_replaces_the_engine_serves_those_who_wait_and_those_who_come(door: Door) -> None:
+    gateway = await open_with(door, ENDLESS)
+    holder, before = await taken(gateway), asyncio.create_task(gateway.ask(call()))
+    await waiting(gateway, 1)
+    instance = {**misbehaving(door.house.model, knobs=SLOW), "max_in_flight": 1}
+    waits = {"queue_seconds": GENEROUS_SECONDS}
+    door.house.configure({"one": instance}, gateway=waits, server={"port": 0, "shutdown_grace_seconds": 0})
+    reload = asyncio.create_task(door.house.supervisor.reload())
+    await until(lambda: door.house["one"].state is not State.READY, "the old one to go")
+    after = asyncio.create_task(gateway.ask(call()))
+    await let_go(holder)
+    await reload
+    answers = await asyncio.gather(before, after)
+    assert [answer.status for answer in answers] == [200, 200]
+    assert gateway.admission.waiting == 0
+    assert (await gateway.ask(call())).status == 200
+
+
+async def test_a_line_that_is_forgotten_takes_no_newer_one_of_its_name_with_it(door: Door) -> None:
+    gateway = await open_with(door, SLOW)
+    admission, one = gateway.admission, door.house["one"]
+    places = admission.places_of(one, door.house.supervisor.fleet.settings_of("one"))
+    places.limit = 2
+
+    async def come(turns: int = 0) -> Place:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return admission.try_place([places]) or await admission.place([places], Caller())
+
+    # The newcomer comes so many turns of the loop later: in one of them, when the first of two is served and the second does not know that it is.
+    for turns in range(5):
+        held = [await come(), await come()]
+        waiters = [asyncio.create_task(come()) for _ in range(2)]
+        await waiting(gateway, 2)
+        admission.leave(held[0], failed=False)
+        newcomer = asyncio.create_task(come(turns))
+        admission.leave(held[1], failed=False)
+        for task in waiters:
+            admission.leave(await task, failed=False)
+        admission.leave(await asyncio.wait_for(newcomer, GENEROUS_SECONDS / 3), failed=False)
+        assert (admission.waiting, places.taken) == (0, 0)
+
+
+async def test_who_comes_in_the_moment_in_which_a_load_fails_is_told_so_too(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = {"engine": {"kind": "llama-server", "binary": "/nowhere/llama-server"}, "model": str(door.house.model)}
+    instances = {"broken": {**broken, "autostart": False}}
+    await door.open(instances, ready=False, gateway={"queue_seconds": GENEROUS_SECONDS})
+    gateway, late = door.house.supervisor.gateway, list[asyncio.Task[Any]]()
+    admission, fail = gateway.admission, gateway.admission._fail
+
+    def fail_and_come(*arguments: Any) -> None:
+        fail(*arguments)
+        if not late:
+            late.append(asyncio.create_task(gateway.ask(call())))
+
+    monkeypatch.setattr(admission, "_fail", fail_and_come)
+    with pytest.raises(NotAvailableError):
+        await gateway.ask(call())
+    with pytest.raises(NotAvailableError):
+        await late[0]

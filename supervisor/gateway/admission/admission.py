@@ -50,19 +50,16 @@ class Place:
     """A place at an instance, until `Admission.leave`. `queued_seconds` is what it waited."""
 
     places: Places
+    instance: Instance
     began: float
     queued_seconds: float = 0.0
 
-    @property
-    def instance(self) -> Instance:
-        """Whose it is."""
-        return self.places.instance
-
 
 class _Line:
-    """The tickets that the same instances can serve."""
+    """The tickets that the same instances can serve. Once it is forgotten, nobody joins it any more."""
 
-    def __init__(self, candidates: tuple[Places, ...]) -> None:
+    def __init__(self, names: tuple[str, ...], candidates: tuple[Places, ...]) -> None:
+        self.names = names
         self.candidates = candidates
         self.queue = FairQueue()
         self.service_seconds = FIRST_SERVICE_SECONDS
@@ -103,14 +100,16 @@ class Admission:
         """Take new settings; those who wait keep their place."""
         self._settings = settings
         for places in self._places.values():
-            places.settings = None
+            if places.settings is not None:
+                self._measure(places, places.settings)
 
     def places_of(self, instance: Instance, settings: InstanceSettings) -> Places:
         """The places of an instance, which is new, or was replaced by another of its name, or has new settings."""
         places = self._places.get(instance.name)
-        if places is None or places.instance is not instance:
+        if places is None:
             places = self._places[instance.name] = Places(instance, 0)
-            instance.on_change(lambda state: self._moved(instance, state))
+        elif places.instance is not instance:
+            places.move_to(instance)
         if places.settings is not settings:
             self._measure(places, settings)
         return places
@@ -124,7 +123,7 @@ class Admission:
         if places is None:
             return None
         places.taken += 1
-        return Place(places, now)
+        return Place(places, places.instance, now)
 
     async def place(
         self,
@@ -215,9 +214,15 @@ class Admission:
 
     def _forget_empty(self, line: _Line) -> None:
         if not len(line.queue):
-            self._lines.pop(_names(line.candidates), None)
-            if line.withdraw is not None:
-                line.withdraw()
+            self._forget(line)
+
+    def _forget(self, line: _Line) -> None:
+        """Who comes from now on has a line of its own; the one of its names may be a newer one already."""
+        if self._lines.get(line.names) is line:
+            del self._lines[line.names]
+        if line.withdraw is not None:
+            line.withdraw()
+            line.withdraw = None
 
     def _too_late(self, line: _Line, ticket: Ticket) -> LlamavisorError:
         if not _is_any_ready(line):
@@ -252,9 +257,10 @@ class Admission:
     # Places
 
     def _measure(self, places: Places, settings: InstanceSettings) -> None:
-        """See how many requests it takes at once; where only the engine knows, ask it as soon as it is ready."""
+        """See how many requests it takes at once; where only the engine knows, ask it as soon as it is ready. Who fits in now goes on."""
         places.settings = settings
         places.limit = in_flight_limit(settings, self._settings.in_flight_per_slot, places.told_slots)
+        self._serve(self._serving(places))
         is_known = settings.max_in_flight is not None or configured_slots(settings) or places.told_slots
         if not is_known and places.instance.accepts_requests:
             task = asyncio.create_task(self._ask(places), name=f"{places.instance.name}:slots")
@@ -272,7 +278,7 @@ class Admission:
         names = _names(candidates)
         line = self._lines.get(names)
         if line is None:
-            line = self._lines[names] = _Line(tuple(candidates))
+            line = self._lines[names] = _Line(names, tuple(candidates))
         return line
 
     def _serving(self, places: Places) -> list[_Line]:
@@ -293,19 +299,20 @@ class Admission:
                     self._turns += 1
                     line.served = self._turns
                     places.taken += 1
-                    ticket.owner.set_result(Place(places, now))
+                    ticket.owner.set_result(Place(places, places.instance, now))
 
-    def _moved(self, instance: Instance, state: State) -> None:
-        """An instance changed its state: those who wait for it go on, or learn that it is in vain."""
+    def changed(self, instance: Instance, _state: State) -> None:
+        """An instance changed its state (for `Fleet.on_change`): those who wait for one of its name go on, or learn that it is in vain."""
         places = self._places.get(instance.name)
-        if places is None or places.instance is not instance:
+        if places is None:
             return
+        if places.instance is not instance:
+            places.move_to(instance)
         for line in self._serving(places):
             line.hopeless.discard(places)
         if instance.accepts_requests:
-            places.failures, places.ejected_until = 0, float("-inf")
-            # Perhaps another process, with other slots.
-            places.settings, places.told_slots = None, None
+            # Another process, perhaps with other slots.
+            places.forget()
             self._serve(self._serving(places))
         else:
             for line in self._serving(places):
@@ -316,7 +323,10 @@ class Admission:
         if line.withdraw is None and len(line.queue) and not _is_any_ready(line):
             hopes = [places for places in line.candidates if places not in line.hopeless]
             best = min(hopes, key=_distance)
-            line.withdraw = self._loads.want(best.instance.name, lambda error: self._give_up(line, best, error))
+            try:
+                line.withdraw = self._loads.want(best.instance.name, lambda error: self._give_up(line, best, error))
+            except LlamavisorError as error:
+                self._give_up(line, best, error)
 
     def _give_up(self, line: _Line, places: Places, error: LlamavisorError) -> None:
         """It will not be ready; perhaps another replica will."""
@@ -338,6 +348,7 @@ class Admission:
         )
 
     def _fail(self, line: _Line, error: LlamavisorError) -> None:
+        self._forget(line)
         for ticket in tuple(line.queue.tickets()):
             if not ticket.owner.done():
                 ticket.owner.set_exception(error)

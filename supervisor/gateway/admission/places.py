@@ -54,7 +54,7 @@ async def ask_slots(instance: Instance) -> int | None:
 
 @dataclass(eq=False, slots=True)
 class Places:
-    """The places of one instance. `limit` follows from `settings` and `told_slots`.
+    """The places of the instance of one name; they stay when another takes its place. `limit` follows from `settings` and `told_slots`.
 
     `failures` in a row; until `ejected_until` (monotonic seconds) it is passed over where another can serve.
     """
@@ -71,6 +71,16 @@ class Places:
     def is_free(self) -> bool:
         """Whether it can take one more now."""
         return self.taken < self.limit and self.instance.accepts_requests
+
+    def move_to(self, instance: Instance) -> None:
+        """Another instance has the name now. What is `taken` at the one before is given back by those who have it."""
+        self.instance = instance
+        self.forget()
+
+    def forget(self) -> None:
+        """What was learned of a process that is not there any more."""
+        self.failures, self.ejected_until = 0, float("-inf")
+        self.settings, self.told_slots = None, None
 
     def note(self, now: float, *, failed: bool) -> None:
         """A request to it has ended; failures in a row eject it, each time for twice as long."""
