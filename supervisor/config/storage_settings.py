@@ -15,7 +15,9 @@ class StorageSettings(StrictModel):
     url: Annotated[SecretStr, Field(min_length=1, max_length=2048)] | None = Field(
         None, description="PostgreSQL database (`postgresql://…`); left out, an SQLite file in the data folder."
     )
-    retention_days: Count = Field(400, description="Days that usage records are kept.")
+    retention_days: Count = Field(
+        400, ge=32, description="Days that usage records are kept; budgets of a month are reckoned from them."
+    )
     sync_seconds: Seconds = Field(
         0.2, description="Longest time after which what was written is on the disk: a power cut costs no more."
     )

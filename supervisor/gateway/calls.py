@@ -45,10 +45,10 @@ class Call:
         """Most tokens that all choices together may have; None where the request does not say."""
         document = self.document
         limit = document.get("max_completion_tokens") or document.get("max_tokens")
-        choices = document.get("n")
-        if not isinstance(limit, int):
+        if not isinstance(limit, int) or limit < 1:
             return None
-        return int(limit) * (choices if isinstance(choices, int) and choices > 1 else 1)
+        choices = document.get("n")
+        return limit * (choices if isinstance(choices, int) and choices > 1 else 1)
 
     @property
     def wants_stream(self) -> bool:

@@ -13,6 +13,8 @@ from typing import Any
 from supervisor.gateway.sse import ANY_BLANK_LINE
 from supervisor.storage.records import TokenSource, TokenUsage
 
+MOST_TOKENS = 2**31 - 1
+"""An engine that tells more of one request has told nothing."""
 _USAGE = b'"usage"'
 _TIMINGS = b'"timings"'
 _PROGRESS = b'"prompt_progress"'
@@ -143,4 +145,6 @@ def _last_object(document: bytes, name: bytes) -> Mapping[str, Any] | None:
 
 def _count(figures: Mapping[str, Any], name: str) -> int:
     value = figures.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    if not isinstance(value, int) or isinstance(value, bool):
+        return 0
+    return value if 0 < value <= MOST_TOKENS else 0

@@ -74,23 +74,22 @@ class Journal:
             if written < len(line):
                 os.ftruncate(self._descriptor, self._size)
                 raise OSError(0, "the disk is full")
+            self._size += written
+            self._syncer.dirty()
+            if self._size > SEGMENT_BYTES:
+                self._open_next()
         except OSError as error:
             # Serving goes on; the database gets it from memory, if it can be written to.
             self.fault = f"The journal cannot be written: {error.strerror or error}."
             return
         self.fault = None
-        self._size += written
-        self._syncer.dirty()
-        if self._size > SEGMENT_BYTES:
-            self._open_next()
 
     def _open_next(self) -> None:
-        before, self._number, self._size = self._descriptor, self._number + 1, 0
-        path = self._folder / f"{self._number:010d}{SUFFIX}"
-        self._descriptor = os.open(
-            path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE
-        )
-        self._syncer.follow(self._descriptor, before)
+        """Go on in a new segment. Where it cannot be opened (OSError), nothing has changed: the present one goes on."""
+        path = self._folder / f"{self._number + 1:010d}{SUFFIX}"
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE)
+        self._syncer.follow(descriptor, self._descriptor)
+        self._descriptor, self._number, self._size = descriptor, self._number + 1, 0
 
 
 class _Syncer:

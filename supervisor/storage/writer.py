@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
@@ -22,6 +24,9 @@ PENDING_LIMIT = 50_000
 BATCH_LIMIT = 5_000
 RETRY_SECONDS = 1.0
 NOTHING = TokenUsage()
+NOT_STORABLE = (ValueError, OverflowError, sa.exc.DataError)
+"""What drivers raise of a value that the database has no room for; anything else is the database's own trouble, and passes."""
+LARGEST = 2**63 - 1
 
 
 class Writer:
@@ -88,7 +93,8 @@ class Writer:
         try:
             while self._pending or self._has_overflowed:
                 self._catch_up() if self._has_overflowed else self._write_some()
-        except sa.exc.SQLAlchemyError as error:
+        except Exception as error:
+            # Whatever it is: a writer that is gone would leave everybody who asks the books waiting.
             self._excuse(error)
             self._work.set()
             self._hurry.wait(RETRY_SECONDS)
@@ -98,8 +104,7 @@ class Writer:
 
     def _write_some(self) -> None:
         batch = [self._pending[index] for index in range(min(len(self._pending), BATCH_LIMIT))]
-        with self._engine.begin() as connection:
-            write_entries(connection, (entry for _, entry in batch))
+        write_together(self._engine, [entry for _, entry in batch])
         for _ in batch:
             self._pending.popleft()
         if batch[-1][0] > batch[0][0]:
@@ -114,7 +119,7 @@ class Writer:
         offered = self._offered
         try:
             replay(self._engine, self._folder)
-        except sa.exc.SQLAlchemyError:
+        except Exception:
             self._has_overflowed = True
             raise
         self._tell(offered - self._written)
@@ -131,6 +136,40 @@ class Writer:
         elif fault is None and self.fault is not None:
             logger.info("The database can be written again.")
         self.fault = fault
+
+
+def write_together(engine: Engine, entries: Sequence[Entry]) -> None:
+    """Write entries in one transaction; where one is something that no database takes, each in its own, and that one as near as it can be kept."""
+    try:
+        with engine.begin() as connection:
+            write_entries(connection, entries)
+    except NOT_STORABLE:
+        for entry in entries:
+            _write_alone(engine, entry)
+
+
+def _write_alone(engine: Engine, entry: Entry) -> None:
+    try:
+        with engine.begin() as connection:
+            write_entries(connection, [entry])
+    except NOT_STORABLE as error:
+        logger.error("A usage record cannot be kept as it is (%s); it is kept as near as possible: %r", error, entry)
+        with engine.begin() as connection:
+            write_entries(connection, [storable(entry)])
+
+
+def storable(value: Any) -> Any:
+    """The nearest to a value (text, a number, a record of them) that both databases can keep: no lone surrogates, no NUL, 64 bits."""
+    if isinstance(value, Enum):
+        return value
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return max(-LARGEST, min(LARGEST, value))
+    if isinstance(value, tuple):
+        parts = map(storable, value)
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return value
 
 
 def write_entries(connection: sa.Connection, entries: Iterable[Entry]) -> None:
@@ -156,7 +195,6 @@ def replay(engine: Engine, folder: Path) -> int:
     """Bring every segment of the journal into the database; the number of the last one (0: there is none)."""
     last = 0
     for path in segments(folder):
-        with engine.begin() as connection:
-            write_entries(connection, read_segment(path))
+        write_together(engine, list(read_segment(path)))
         last = number_of(path)
     return last

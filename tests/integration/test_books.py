@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -353,6 +354,56 @@ async def test_row_33_a_full_disk_is_flagged_and_leaves_no_half_line(tmp_path: P
     # From memory, the one that the journal could not take is in the database all the same.
     assert await books.query(usage.one, "during") is not None
     assert books.faults == []
+    await books.close()
+
+
+async def test_what_no_database_takes_is_kept_as_near_as_possible_and_harms_no_other(
+    plan: StoragePlan, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Written by a process that was killed before the thread came to it, so that the next start meets it, too.
+    for attempt in ("first", "at the next start"):
+        books = await Books.open(plan, tmp_path, SystemClock())
+        if attempt == "first":
+            books.accept(accepted("before"))
+            books.accept(accepted("text", endpoint="nul\0 and half a pair \ud800"))
+            books.accept(accepted("number", reserved_tokens=-(10**30)))
+            books.settle(settled("number", tokens=10**30))
+            books.accept(accepted("after"))
+            books.settle(settled("after"))
+            shutil.copytree(tmp_path / "journal", tmp_path / "kept")
+        found = {name: await books.query(usage.one, name) for name in ("before", "text", "number", "after")}
+        assert all(found.values()), attempt
+        assert found["text"] is not None
+        assert found["text"].request.endpoint == "nul\ufffd and half a pair ?"
+        assert found["number"] is not None
+        assert found["number"].settlement is not None
+        assert found["number"].settlement.usage.completion_tokens == 2**63 - 1
+        assert books.faults == []
+        await books.close()
+        shutil.rmtree(tmp_path / "journal")
+        shutil.copytree(tmp_path / "kept", tmp_path / "journal")
+    assert "kept as near as possible" in caplog.text
+
+
+async def test_row_33_a_segment_that_cannot_be_opened_leaves_the_present_one_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.storage.journal.SEGMENT_BYTES", 500)
+    books = await Books.open(StoragePlan(write_seconds=0.01), tmp_path, SystemClock())
+    (present,) = segments(tmp_path / "journal")
+    in_the_way = present.with_stem(f"{int(present.stem) + 1:010d}")
+    in_the_way.mkdir()
+    names = [f"r{number}" for number in range(12)]
+    for name in names[:6]:
+        books.accept(accepted(name))
+    assert any("journal" in fault for fault in books.faults)
+    await books.query(usage.sums, UsageFilter())
+    assert [getattr(entry, "id", None) for entry in read_segment(present)] == names[:6]
+    in_the_way.rmdir()
+    for name in names[6:]:
+        books.accept(accepted(name))
+        assert books.faults == []
+    assert {name for name in names if await books.query(usage.one, name) is not None} == set(names)
     await books.close()
 
 

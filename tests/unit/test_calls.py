@@ -97,3 +97,9 @@ def test_only_the_name_of_the_model_is_changed_for_an_engine_that_insists() -> N
     sent = json.loads(call(body).body_for("Qwen/Qwen3-8B"))
     assert sent == {**json.loads(body), "model": "Qwen/Qwen3-8B"}
     assert list(sent) == list(json.loads(body))
+
+
+@pytest.mark.parametrize("limit", [-1, 0, -(10**30), True, 1.5, "5", None])
+def test_only_a_number_of_tokens_bounds_what_is_held_back(limit: object) -> None:
+    document = {"input": "x", "max_tokens": limit}
+    assert Call(EMBEDDINGS, b"", document, {}).max_tokens in (None, 1)

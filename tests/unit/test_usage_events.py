@@ -125,3 +125,9 @@ def test_a_model_cannot_talk_the_count_of_tokens_up() -> None:
     told = usage_told(said.encode())
     assert told is not None
     assert told.completion_tokens == 2
+
+
+def test_an_impossible_count_is_none() -> None:
+    told = usage_told(json.dumps({"usage": {"prompt_tokens": 10**30, "completion_tokens": 5}}).encode())
+    assert told is not None
+    assert (told.prompt_tokens, told.completion_tokens) == (0, 5)
