@@ -380,39 +380,41 @@ def test_something_else_at_the_address(tmp_path: Path) -> None:
 # -- Answers that break off
 
 
-def misbehaving(home: Path, *flags: str) -> ServeProcess:
-    """A server whose one engine misbehaves as the flags say."""
-    argv = [
-        sys.executable,
-        str(ROOT / "tests" / "fixtures" / "misbehaving.py"),
-        "--host",
-        "${HOST}",
-        "--port",
-        "${PORT}",
-        *flags,
-    ]
-    return ServeProcess(home, {"instances": {"demo": {"engine": {"kind": "command", "argv": argv}}}})
+FAULTS = ("kill", "error_event", "no_done", "reset")
 
 
-@pytest.mark.parametrize("fault", ["kill", "error_event", "no_done", "reset"])
-def test_an_answer_that_is_cut_says_so(tmp_path: Path, fault: str) -> None:
-    server = misbehaving(tmp_path, "--stream-fault", fault)
-    try:
-        server.wait_ready()
-        done = server.cli("chat", "Tell me a story")
-        assert done.returncode == 1
-        assert done.stdout.strip()
-        assert "cut off here: " in done.stderr
-        server.wait_ready()
-        told = json.loads(server.cli("chat", "--json", "Tell me a story").stdout)
-        assert told["cut"]
-        assert told["content"]
-    finally:
-        server.close()
+def misbehaving(*flags: str) -> dict[str, object]:
+    """An engine that misbehaves as the flags say."""
+    program = str(ROOT / "tests" / "fixtures" / "misbehaving.py")
+    argv = [sys.executable, program, "--host", "${HOST}", "--port", "${PORT}", *flags]
+    return {"engine": {"kind": "command", "argv": argv}}
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
+    """A server with an engine for each way to break off."""
+    instances = {fault: misbehaving("--stream-fault", fault) for fault in FAULTS}
+    server = ServeProcess(tmp_path_factory.mktemp("faulty"), {"instances": instances})
+    yield server
+    server.close()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_answer_that_is_cut_says_so(faulty: ServeProcess, fault: str) -> None:
+    faulty.wait_ready(fault)
+    done = faulty.cli("chat", "--model", fault, "Tell me a story")
+    assert done.returncode == 1
+    assert done.stdout.strip()
+    assert "cut off here: " in done.stderr
+    faulty.wait_ready(fault)
+    told = json.loads(faulty.cli("chat", "--model", fault, "--json", "Tell me a story").stdout)
+    assert told["cut"]
+    assert told["content"]
 
 
 def test_ctrl_c_stops_an_answer_and_a_second_term_ends_everything(tmp_path: Path) -> None:
-    server = misbehaving(tmp_path, "--token-interval-seconds", "0.2", "--token-count", "10000")
+    slow = misbehaving("--token-interval-seconds", "0.2", "--token-count", "10000")
+    server = ServeProcess(tmp_path, {"instances": {"demo": slow}})
     environment = clean_environment(tmp_path, LLAMAVISOR_DATA_DIR=str(server.data))
     try:
         server.wait_ready()
