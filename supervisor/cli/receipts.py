@@ -81,7 +81,7 @@ def _receipt_rows(receipt: Document) -> Iterator[tuple[str, str]]:
     """What is known, a fact a row."""
     model = receipt.get("model")
     yield "request", receipt["id"]
-    yield "named by its client", receipt["client_request_id"] or NOTHING
+    yield "x-request-id", receipt["client_request_id"] or NOTHING
     yield "project, key", f"{receipt['project']}, {receipt['key_id'] or NOTHING}"
     yield "asked for", f"{receipt['endpoint']} ({receipt['surface']}{', stream' if receipt['stream'] else ''})"
     yield "accepted", _moment(receipt["accepted_at"])
