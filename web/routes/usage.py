@@ -163,9 +163,10 @@ async def cancel_in_flight(request: web.Request) -> web.Response:
 )
 async def show_receipt(request: web.Request) -> web.Response:
     """By the id in the header `x-llamavisor-request-id` of its answer, or by the client's own `X-Request-Id` (then the newest)."""
-    supervisor, identity = request.app[SUPERVISOR], request.match_info["id"]
-    found = await supervisor.office.books.query(usage.one, identity)
-    if found is None or not _may_see(caller_of(request), found.request.project):
+    supervisor, identity, caller = request.app[SUPERVISOR], request.match_info["id"], caller_of(request)
+    project = None if _sees_all(caller) else caller.project
+    found = await supervisor.office.books.query(usage.one, identity, project)
+    if found is None:
         raise NotFoundError(f"There is no request {identity[:100]!r}.", param="id")
     return web.json_response(reports.receipt(found))
 
@@ -305,4 +306,8 @@ def _project(request: web.Request, name: str) -> str:
 
 
 def _may_see(caller: Caller, project: str) -> bool:
-    return project == caller.project or bool({Scope.READ, Scope.ADMIN} & caller.scopes)
+    return project == caller.project or _sees_all(caller)
+
+
+def _sees_all(caller: Caller) -> bool:
+    return bool({Scope.READ, Scope.ADMIN} & caller.scopes)
