@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import json
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -13,8 +14,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from supervisor.gateway.batch.objects import Order
+from supervisor.gateway.calls import CHAT
 from tests.fixtures.door import HELLO, STREAM, Cut, Door
 from tests.fixtures.house import misbehaving
+from tests.fixtures.nursery import GENEROUS_SECONDS, until
 
 pytestmark = pytest.mark.faults
 ADMIN = "admin-key-of-the-server"
@@ -161,6 +165,48 @@ async def test_another_project_does_not_see_the_receipt(door: Door) -> None:
     assert (await call(door, "GET", path, key=mine))[0] == 200
     assert (await call(door, "GET", path, key=theirs))[0] == 404
     assert (await call(door, "GET", "/v1/usage?project_id=default", key=theirs))[0] == 403
+
+
+async def test_another_projects_request_of_the_same_name_does_not_hide_ones_own(door: Door) -> None:
+    await open_with(door)
+    await call(door, "POST", "/admin/projects", {"name": "other"})
+    keys = [(await made(door, project=project))["key"] for project in ("default", "other")]
+    for key in keys:
+        headers = {"Authorization": f"Bearer {key}", "X-Request-Id": "order-17"}
+        async with door.session.post(f"{door.url}{CHAT}", json=HELLO, headers=headers) as response:
+            assert response.status == 200
+    told = [await call(door, "GET", "/v1/requests/order-17", key=key) for key in (*keys, ADMIN)]
+    assert [(status, receipt["project"]) for status, receipt in told] == [
+        (200, "default"),
+        (200, "other"),
+        (200, "other"),
+    ]
+
+
+async def test_a_revoked_key_asks_for_no_more_lines_and_chats(door: Door) -> None:
+    await open_with(door, {"prefill_seconds": 0.3, "prefill_burns": False, "parallel": 4})
+    key = await made(door)
+    caller = door.house.supervisor.office.bookkeeper.identify(key["key"])
+    batches, line = door.house.supervisor.batches, {"method": "POST", "url": CHAT, "body": HELLO}
+    async with batches.files.upload(caller.project) as upload:
+        for number in range(12):
+            await upload.write(json.dumps({**line, "custom_id": str(number)}).encode() + b"\n")
+        file = await upload.finish("a.jsonl", "batch")
+    headers = {"Authorization": f"Bearer {key['key']}"}
+    async with door.session.ws_connect(f"{door.url}/v1/stream", headers=headers) as socket:
+        batch = await batches.create(Order(CHAT, file.id), caller)
+        await until(lambda: door.house.supervisor.gateway.active > 0, "the first lines")
+        assert (await call(door, "DELETE", f"/admin/keys/{key['id']}"))[0] == 200
+        await socket.send_json({"type": "chat", **HELLO})
+        told = await socket.receive_json(timeout=GENEROUS_SECONDS)
+        assert (told["type"], told["code"]) == ("error", "invalid_api_key")
+    await until(lambda: batches.get(batch.id, caller.project).is_over, "the end of the batch")
+    done = batches.get(batch.id, caller.project)
+    assert (done.status, done.completed + done.failed) == ("completed", 12)
+    assert done.completed > 0
+    failures = batches.files.path_of(batches.files.get(done.error_file_id or "", caller.project)).read_bytes()
+    responses = [json.loads(raw)["response"] for raw in failures.splitlines()]
+    assert {(one["status_code"], one["body"]["error"]["code"]) for one in responses} == {(401, "invalid_api_key")}
 
 
 async def test_a_stream_that_is_cut_is_billed_for_what_came(door: Door) -> None:
