@@ -164,7 +164,10 @@ async def test_another_project_does_not_see_the_receipt(door: Door) -> None:
     path = f"/v1/requests/{headers['x-llamavisor-request-id']}"
     assert (await call(door, "GET", path, key=mine))[0] == 200
     assert (await call(door, "GET", path, key=theirs))[0] == 404
-    assert (await call(door, "GET", "/v1/usage?project_id=default", key=theirs))[0] == 403
+    await call(door, "POST", "/admin/projects", {"name": "third"})
+    assert (await call(door, "GET", "/v1/usage?project_id=third", key=theirs))[0] == 403
+    _, told = await call(door, "GET", "/v1/usage?project_id=default", key=theirs)
+    assert (told["project_id"], told["total_tokens"]) == ("other", 0)
 
 
 async def test_another_projects_request_of_the_same_name_does_not_hide_ones_own(door: Door) -> None:
@@ -181,6 +184,66 @@ async def test_another_projects_request_of_the_same_name_does_not_hide_ones_own(
         (200, "other"),
         (200, "other"),
     ]
+
+
+PAYERS: tuple[tuple[str, str | None, str], ...] = (
+    ("shop", None, "shop"),
+    ("shop", "default", "shop"),
+    ("shop", "shop", "shop"),
+    ("shop", "lab", "forbidden"),
+    ("chief", "lab", "lab"),
+    ("chief", "nobody", "project_not_found"),
+    ("server", None, "default"),
+    ("server", "lab", "lab"),
+    ("server", "nobody", "project_not_found"),
+    ("server", "\ud800", "project_not_found"),
+    ("server", "", "invalid_request"),
+)
+"""A key, the `project_id` of its request, and the project that pays or the code of the refusal."""
+
+
+async def test_each_surface_has_the_same_project_pay(door: Door) -> None:
+    await open_with(door)
+    for name in ("shop", "lab"):
+        await call(door, "POST", "/admin/projects", {"name": name})
+    keys = {
+        "shop": (await made(door, project="shop"))["key"],
+        "chief": (await made(door, project="shop", scopes=["admin"]))["key"],
+        "server": ADMIN,
+    }
+    for surface in (flat_chat, prompt_list, socket_chat):
+        for key, named, outcome in PAYERS:
+            before = len(await records(door))
+            refused = await surface(door, keys[key], {} if named is None else {"project_id": named})
+            paid = [record["project"] for record in (await records(door))[: len(await records(door)) - before]]
+            assert refused or paid == [outcome], (surface, key, named)
+            assert refused in (None, outcome), (surface, key, named)
+            assert not (refused and paid)
+
+
+async def flat_chat(door: Door, key: str, named: dict[str, str]) -> str | None:
+    """Ask so; the code of the refusal."""
+    status, answer, _ = await ask(door, key, {**HELLO, **named, "timeout": 30})
+    if status == 200:
+        assert named.get("project_id") in (None, "default", answer["project_id"])
+        return None
+    assert answer["error"]["param"] == "project_id"
+    return str(answer["error"]["code"])
+
+
+async def prompt_list(door: Door, key: str, named: dict[str, str]) -> str | None:
+    """As `flat_chat`."""
+    status, answer = await call(door, "POST", "/v1/batch", {"prompts": [{"prompt": "Hello"}], **named}, key=key)
+    return None if status == 200 else str(answer["error"]["code"])
+
+
+async def socket_chat(door: Door, key: str, named: dict[str, str]) -> str | None:
+    """As `flat_chat`."""
+    async with door.session.ws_connect(f"{door.url}/v1/stream", headers={"Authorization": f"Bearer {key}"}) as socket:
+        await socket.send_json({"type": "chat", **HELLO, **named})
+        while (told := await socket.receive_json(timeout=GENEROUS_SECONDS))["type"] == "token":
+            pass
+    return None if told["type"] == "done" else str(told["code"])
 
 
 async def test_a_revoked_key_asks_for_no_more_lines_and_chats(door: Door) -> None:

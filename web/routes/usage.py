@@ -11,7 +11,7 @@ from aiohttp import web
 from supervisor.core import Supervisor
 from supervisor.errors import ForbiddenError, MalformedRequestError, NotFoundError
 from supervisor.gateway.accounting import reports
-from supervisor.gateway.accounting.callers import Caller
+from supervisor.gateway.accounting.callers import DEFAULT_PROJECT, Caller
 from supervisor.gateway.accounting.keys import require_scope
 from supervisor.storage import usage
 from supervisor.storage.accounts import Period
@@ -53,7 +53,9 @@ FILTERS = (
     summary="What a project used",
     policy=Policy.ANY,
     parameters=(
-        Parameter("project_id", "Left out, the key's own.", STRING),
+        Parameter(
+            "project_id", "Left out, the key's own; so is `default` for a key that may not see that one.", STRING
+        ),
         Parameter(
             "period",
             "The present one, in UTC.",
@@ -300,9 +302,12 @@ def _cursor(after: str | None) -> tuple[int, str] | None:
 def _project(request: web.Request, name: str) -> str:
     caller = caller_of(request)
     project = text(request.query, name, default=caller.project)
-    if not _may_see(caller, project):
+    if _may_see(caller, project):
+        return project
+    # What the original clients send when nobody told them another: as for requests, one's own.
+    if project != DEFAULT_PROJECT:
         raise ForbiddenError(f"The key is of the project `{caller.project}`, not of `{project}`.", param=name)
-    return project
+    return caller.project
 
 
 def _may_see(caller: Caller, project: str) -> bool:
