@@ -108,7 +108,7 @@ async def test_a_key_is_shown_once_and_ends_when_it_is_revoked(door: Door) -> No
     assert "Invalid or revoked API key" in answer["error"]["message"]
 
 
-BAD_FIELDS: tuple[tuple[str, str, object, str], ...] = (
+BAD_FIELDS: tuple[tuple[str, str, object, str | None], ...] = (
     ("/admin/keys", "POST", {"scopes": ["all"]}, "scopes"),
     ("/admin/keys", "POST", {"scopes": []}, "scopes"),
     ("/admin/keys", "POST", {"project": "nobody"}, "project"),
@@ -116,11 +116,22 @@ BAD_FIELDS: tuple[tuple[str, str, object, str], ...] = (
     ("/admin/keys", "POST", {"expires_at": "2020-01-01T00:00:00Z"}, "expires_at"),
     ("/admin/keys", "POST", {"limits": {"requests": 1}}, "limits.requests"),
     ("/admin/keys", "POST", {"limits": {"concurrency": 0}}, "limits.concurrency"),
+    ("/admin/keys", "POST", {"label": "\ud800"}, "label"),
+    ("/admin/keys", "POST", {"label": "a\x00b"}, "label"),
+    ("/admin/keys", "POST", {"project": "\udfff"}, "project"),
     ("/admin/projects", "POST", {"name": "No Name"}, "name"),
     ("/admin/projects", "POST", {"name": "default"}, "name"),
     ("/admin/budgets", "PUT", {"project": "default", "period": "year", "unit": "tokens", "amount": 1}, "period"),
     ("/admin/budgets", "PUT", {"project": "default", "period": "day", "unit": "tokens", "amount": -1}, "amount"),
     ("/admin/budgets", "PUT", {"project": "default", "period": "day", "unit": "tokens", "amount": 1.5}, "amount"),
+    (
+        "/admin/budgets",
+        "PUT",
+        {"project": "default", "period": "day", "unit": "tokens", "amount": 1, "key_id": "\ud800"},
+        "key_id",
+    ),
+    ("/v1/requests/%00", "GET", None, None),
+    ("/v1/organization/costs?start_time=0&project_ids=%00", "GET", None, None),
     ("/v1/usage?period=year", "GET", None, "period"),
     ("/v1/organization/costs", "GET", None, "start_time"),
     ("/v1/organization/costs?start_time=0&bucket_width=1s", "GET", None, "bucket_width"),

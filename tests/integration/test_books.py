@@ -170,7 +170,7 @@ async def test_old_records_are_forgotten(plan: StoragePlan, tmp_path: Path) -> N
 
 
 async def test_projects_keys_and_budgets_are_kept(books: Books) -> None:
-    project = Project("team", Limits(60, None, 4))
+    project = Project("team", Limits(60, 2**53 - 1, 4))
     key = KeyRecord(
         "kid",
         "team",
@@ -180,7 +180,7 @@ async def test_projects_keys_and_budgets_are_kept(books: Books) -> None:
         "laptop",
         NOW_MS + 1,
         None,
-        Limits(1),
+        Limits(2**53 - 1),
     )
     budget = Budget("team", Period.DAY, BudgetUnit.MICROS, 0)
     own = replace(budget, key_id="kid", amount=3)
