@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import hdrs, web
 
 from supervisor.gateway.accounting.callers import ANYONE, Caller
+from supervisor.gateway.accounting.paying import payer, read_project
 from supervisor.gateway.calls import Call
 from supervisor.gateway.observing.trace_context import TRACEPARENT, TRACESTATE, passed_on
 from supervisor.gateway.routing import rerouted
@@ -23,6 +24,11 @@ def caller_of(request: web.Request) -> Caller:
     return caller
 
 
+def payer_of(request: web.Request, document: Mapping[str, Any]) -> Caller:
+    """Who makes a request, with the project that pays for it: the one that `document` names, where it may. Errors as `payer` and `read_project`."""
+    return payer(caller_of(request), read_project(document), request.app[SUPERVISOR].office.bookkeeper.projects)
+
+
 def engine_headers(request: web.Request) -> dict[str, str]:
     """What the engine gets to see of the client's headers; the key is not among it."""
     given = {"Accept": request.headers[hdrs.ACCEPT]} if hdrs.ACCEPT in request.headers else {}
@@ -32,12 +38,17 @@ def engine_headers(request: web.Request) -> dict[str, str]:
 
 
 def call_of(
-    request: web.Request, path: str, document: Mapping[str, Any], body: bytes | None = None
+    request: web.Request,
+    path: str,
+    document: Mapping[str, Any],
+    body: bytes | None = None,
+    *,
+    caller: Caller | None = None,
 ) -> tuple[Call, dict[str, str]]:
     """The call, and the headers that tell the client where it was sent if the router chose. `body` (left out: `document` written anew) goes to the
-    engine as it came, unless the router chose."""
+    engine as it came, unless the router chose. `caller`: who pays, where that is not simply who makes the request."""
     headers = engine_headers(request)
-    route = request.app[SUPERVISOR].router.route(document, caller_of(request))
+    route = request.app[SUPERVISOR].router.route(document, caller or caller_of(request))
     if route is not None:
         document, body = rerouted(document, route), None
     reason = None if route is None else route.header

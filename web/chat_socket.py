@@ -16,11 +16,10 @@ from supervisor.errors import LlamavisorError, MalformedRequestError
 from supervisor.gateway.calls import CHAT, check
 from supervisor.gateway.chat_answers import ChatStream, flat_usage
 from supervisor.gateway.costs import cost_number
-from supervisor.gateway.flat import read_project
 from supervisor.gateway.losses import IncompleteAnswerError, said
 from supervisor.request_fields import refuse, shown
 from web.bodies import parse_json_object
-from web.calling import call_of, caller_of
+from web.calling import call_of, payer_of
 from web.errors import TooManyRequestsError
 from web.guard import GUARD
 from web.keys import CLIENT_ADDRESS, SUPERVISOR
@@ -164,13 +163,13 @@ class _ChatSocket:
     async def _chat(self, document: Mapping[str, Any]) -> dict[str, Any]:
         """Answer one chat, token by token; what is said at its end."""
         self._request.app[GUARD].check_takes_work(self._supervisor)
-        read_project(document)
+        caller = payer_of(self._request, document)
         asked = {name: value for name, value in document.items() if name not in _ENVELOPE}
         check(CHAT, asked)
         asked |= {"stream": True, "stream_options": {"include_usage": True}}
-        call, _ = call_of(self._request, CHAT, asked)
+        call, _ = call_of(self._request, CHAT, asked, caller=caller)
         reader = ChatStream()
-        async with self._supervisor.gateway.exchange(call, caller_of(self._request)) as passage:
+        async with self._supervisor.gateway.exchange(call, caller) as passage:
             answer, exchange = await passage.answer(), passage.exchange
             _check_stream(answer.status, answer.is_stream, answer.body)
             data = answer.body

@@ -13,6 +13,8 @@ from supervisor.errors import MalformedRequestError
 TEXT_CHARACTERS = 200
 LARGEST = 2**53 - 1
 MILLISECONDS = 1_000
+# What PostgreSQL does not keep, and what has no UTF-8.
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 E = TypeVar("E", bound=StrEnum)
 
 
@@ -23,8 +25,11 @@ def text(fields: Mapping[str, Any], name: str, *, default: str | None = None, pa
         if default is None:
             raise MalformedRequestError(f"`{name}` must be given.", param=name)
         return default
-    if not isinstance(value, str) or len(value) > TEXT_CHARACTERS or "\x00" in value:
-        raise MalformedRequestError(f"`{name}` must be text of at most {TEXT_CHARACTERS} characters.", param=name)
+    if not isinstance(value, str) or len(value) > TEXT_CHARACTERS or _UNSTORABLE.search(value):
+        raise MalformedRequestError(
+            f"`{name}` must be text of at most {TEXT_CHARACTERS} characters, none of them NUL or half of a surrogate pair.",
+            param=name,
+        )
     if pattern is not None and not re.fullmatch(pattern, value):
         raise MalformedRequestError(f"`{name}` must match {pattern}.", param=name)
     return value

@@ -48,6 +48,8 @@ _SCOPES: Mapping[Policy, Scope | None] = {
     Policy.ADMIN: Scope.ADMIN,
     Policy.INFERENCE: Scope.INFERENCE,
 }
+# No name has one, and no database takes it.
+_NUL = "%00"
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -61,6 +63,8 @@ class Guard:
 
     def check(self, request: web.Request) -> web.Response | None:
         """Raise what is wrong with `request`; the answer to a preflight, which no handler needs to see; else None."""
+        if _NUL in request.raw_path:
+            raise MalformedRequestError("The address holds a NUL character.")
         headers = request.headers
         peer = request.remote
         request[CLIENT_ADDRESS] = client_address(peer, headers.getall("X-Forwarded-For", ()), self._trusted)

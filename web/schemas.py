@@ -10,6 +10,9 @@ from web.registry import Schema
 STRING: Schema = {"type": "string"}
 INTEGER: Schema = {"type": "integer"}
 NUMBER: Schema = {"type": "number"}
+WHO_PAYS = (
+    "Who pays: left out or `default`, the key's own project; any other only with the scope `admin`, or without a key."
+)
 BOOLEAN: Schema = {"type": "boolean"}
 
 

@@ -8,7 +8,7 @@ from supervisor.gateway.calls import CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS
 from supervisor.gateway.surfaces import Dialect, surface_of
 from supervisor.request_fields import ROLES
 from web.registry import Reply, Schema
-from web.schemas import BOOLEAN, INTEGER, NUMBER, STRING, array, described, ref
+from web.schemas import BOOLEAN, INTEGER, NUMBER, STRING, WHO_PAYS, array, described, ref
 
 MODEL: Schema = described(STRING, "An instance's name, a model's id, a tier or `auto`; left out, the default instance.")
 MESSAGE: Schema = {
@@ -33,7 +33,7 @@ _RESPONSES: dict[str, Schema] = {
     **{name: schema for name, schema in _SAMPLING.items() if name != "max_tokens"},
 }
 _FLAT: dict[str, Schema] = {
-    "project_id": described(STRING, "Who pays; its presence asks for the answer in the flat dialect."),
+    "project_id": described(STRING, f"{WHO_PAYS} Its presence asks for the answer in the flat dialect."),
     "timeout": {
         **NUMBER,
         "minimum": 1,

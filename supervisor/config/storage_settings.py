@@ -13,7 +13,8 @@ class StorageSettings(StrictModel):
     """Where usage records, projects and keys are kept."""
 
     url: Annotated[SecretStr, Field(min_length=1, max_length=2048)] | None = Field(
-        None, description="PostgreSQL database (`postgresql://…`); left out, an SQLite file in the data folder."
+        None,
+        description="PostgreSQL database (`postgresql://…`), of this supervisor alone; left out, an SQLite file in the data folder.",
     )
     retention_days: Count = Field(
         400, ge=32, description="Days that usage records are kept; budgets of a month are reckoned from them."

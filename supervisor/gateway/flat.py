@@ -9,21 +9,19 @@ from typing import Any
 from supervisor.config.routing_settings import AUTO
 from supervisor.gateway.calls import CHAT, check
 from supervisor.gateway.chat_answers import ChatAnswer, flat_usage
-from supervisor.request_fields import Bound, refuse, shown
+from supervisor.request_fields import Bound, refuse
 
 FIELDS = frozenset({"project_id", "timeout"})
 HEADER = "X-Llamavisor-Dialect"
 HEADER_VALUE = "flat"
-PROJECT_CHARACTERS = 200
 _TIMEOUT = Bound("timeout", 1, 300)
 
 
 @dataclass(frozen=True, slots=True)
 class FlatRequest:
-    """What a flat request asks: the same as `chat`, of OpenAI's shape, within `timeout_seconds`, for `project` (None: the caller's own)."""
+    """What a flat request asks: the same as `chat`, of OpenAI's shape, within `timeout_seconds`."""
 
     chat: dict[str, Any]
-    project: str | None
     timeout_seconds: float | None
 
 
@@ -35,26 +33,17 @@ def is_flat(document: Mapping[str, Any], header: str | None) -> bool:
 def read_request(document: Mapping[str, Any]) -> FlatRequest:
     """The meaning of a flat request; MalformedRequestError that names the field. Who names no model means `auto`."""
     _TIMEOUT.check(document)
-    project = read_project(document)
     if document.get("stream"):
         raise refuse("stream", "is not for the flat dialect: its streams are on the WebSocket /v1/stream.")
     chat = {name: value for name, value in document.items() if name not in FIELDS}
     if chat.get("model") in (None, ""):
         chat["model"] = AUTO
     check(CHAT, chat)
-    return FlatRequest(chat, project, document.get("timeout"))
-
-
-def read_project(document: Mapping[str, Any]) -> str | None:
-    """The project that a request names. MalformedRequestError unless it is text of a sensible length."""
-    project = document.get("project_id")
-    if project is not None and not (isinstance(project, str) and 0 < len(project) <= PROJECT_CHARACTERS):
-        raise refuse("project_id", f"must be text of 1 to {PROJECT_CHARACTERS} characters, not {shown(project)}.")
-    return project
+    return FlatRequest(chat, document.get("timeout"))
 
 
 def flat_answer(answer: ChatAnswer, cost: float | None, project: str) -> dict[str, Any]:
-    """Exactly the fields of the contract."""
+    """Exactly the fields of the contract; `project` is the one that pays."""
     return {
         "id": answer.id,
         "model": answer.model,

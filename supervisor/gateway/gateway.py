@@ -207,7 +207,9 @@ class Gateway:
         return places
 
     def book(self, call: Call, caller: Caller, instance: str) -> Booking:
-        """Write the request down; RateLimitedError, BudgetExceededError, PriceUnknownError."""
+        """Write the request down; RateLimitedError, BudgetExceededError, PriceUnknownError; UnauthorizedError when the caller's key has ended."""
+        # Whoever was let in once may ask for long: the lines of a batch, the chats of a connection.
+        self.bookkeeper.keyring.check(caller)
         return self.bookkeeper.open(
             caller,
             call.model or instance,

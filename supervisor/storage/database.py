@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from supervisor.data_folder import PRIVATE_FILE
 from supervisor.errors import LlamavisorError
+from supervisor.storage.holding import hold_alone
 from supervisor.storage.tables import metadata
 
 FILE_NAME = "llamavisor.db"
@@ -70,6 +71,7 @@ def open_url(url: str) -> Engine:
             remedy="Write postgresql://USER:PASSWORD@HOST/NAME, and install `llamavisor[postgres]`.",
         ) from None
     try:
+        hold_alone(engine)
         with engine.begin() as connection:
             revision = _revision(connection)
             if revision != HEAD_REVISION:

@@ -23,9 +23,9 @@ projects = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("created_at_ms", BigInteger, nullable=False),
-    Column("requests_per_minute", Integer),
-    Column("tokens_per_minute", Integer),
-    Column("concurrency", Integer),
+    Column("requests_per_minute", BigInteger),
+    Column("tokens_per_minute", BigInteger),
+    Column("concurrency", BigInteger),
 )
 
 keys = Table(
@@ -39,9 +39,9 @@ keys = Table(
     Column("created_at_ms", BigInteger, nullable=False),
     Column("expires_at_ms", BigInteger),
     Column("revoked_at_ms", BigInteger),
-    Column("requests_per_minute", Integer),
-    Column("tokens_per_minute", Integer),
-    Column("concurrency", Integer),
+    Column("requests_per_minute", BigInteger),
+    Column("tokens_per_minute", BigInteger),
+    Column("concurrency", BigInteger),
 )
 
 budgets = Table(

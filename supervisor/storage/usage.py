@@ -133,11 +133,12 @@ def record_of(row: Row[Any]) -> UsageRecord:
     return UsageRecord(request, Settlement(usage=usage, **settled))
 
 
-def one(connection: Connection, identity: str) -> UsageRecord | None:
-    """The record of that id: ours, or (the newest) the client's."""
-    own = connection.execute(sa.select(table).where(table.c.id == identity)).first()
+def one(connection: Connection, identity: str, project: str | None = None) -> UsageRecord | None:
+    """The record of that id: ours, or (the newest) the client's; `project`: only that project's."""
+    seen = sa.select(table).where(*UsageFilter(project=project).clauses())
+    own = connection.execute(seen.where(table.c.id == identity)).first()
     if own is None:
-        query = sa.select(table).where(table.c.client_request_id == identity).order_by(table.c.accepted_at_ms.desc())
+        query = seen.where(table.c.client_request_id == identity).order_by(table.c.accepted_at_ms.desc())
         own = connection.execute(query.limit(1)).first()
     return None if own is None else record_of(own)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import json
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -13,8 +14,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from supervisor.gateway.batch.objects import Order
+from supervisor.gateway.calls import CHAT
 from tests.fixtures.door import HELLO, STREAM, Cut, Door
 from tests.fixtures.house import misbehaving
+from tests.fixtures.nursery import GENEROUS_SECONDS, until
 
 pytestmark = pytest.mark.faults
 ADMIN = "admin-key-of-the-server"
@@ -104,7 +108,7 @@ async def test_a_key_is_shown_once_and_ends_when_it_is_revoked(door: Door) -> No
     assert "Invalid or revoked API key" in answer["error"]["message"]
 
 
-BAD_FIELDS: tuple[tuple[str, str, object, str], ...] = (
+BAD_FIELDS: tuple[tuple[str, str, object, str | None], ...] = (
     ("/admin/keys", "POST", {"scopes": ["all"]}, "scopes"),
     ("/admin/keys", "POST", {"scopes": []}, "scopes"),
     ("/admin/keys", "POST", {"project": "nobody"}, "project"),
@@ -112,11 +116,22 @@ BAD_FIELDS: tuple[tuple[str, str, object, str], ...] = (
     ("/admin/keys", "POST", {"expires_at": "2020-01-01T00:00:00Z"}, "expires_at"),
     ("/admin/keys", "POST", {"limits": {"requests": 1}}, "limits.requests"),
     ("/admin/keys", "POST", {"limits": {"concurrency": 0}}, "limits.concurrency"),
+    ("/admin/keys", "POST", {"label": "\ud800"}, "label"),
+    ("/admin/keys", "POST", {"label": "a\x00b"}, "label"),
+    ("/admin/keys", "POST", {"project": "\udfff"}, "project"),
     ("/admin/projects", "POST", {"name": "No Name"}, "name"),
     ("/admin/projects", "POST", {"name": "default"}, "name"),
     ("/admin/budgets", "PUT", {"project": "default", "period": "year", "unit": "tokens", "amount": 1}, "period"),
     ("/admin/budgets", "PUT", {"project": "default", "period": "day", "unit": "tokens", "amount": -1}, "amount"),
     ("/admin/budgets", "PUT", {"project": "default", "period": "day", "unit": "tokens", "amount": 1.5}, "amount"),
+    (
+        "/admin/budgets",
+        "PUT",
+        {"project": "default", "period": "day", "unit": "tokens", "amount": 1, "key_id": "\ud800"},
+        "key_id",
+    ),
+    ("/v1/requests/%00", "GET", None, None),
+    ("/v1/organization/costs?start_time=0&project_ids=%00", "GET", None, None),
     ("/v1/usage?period=year", "GET", None, "period"),
     ("/v1/organization/costs", "GET", None, "start_time"),
     ("/v1/organization/costs?start_time=0&bucket_width=1s", "GET", None, "bucket_width"),
@@ -160,7 +175,112 @@ async def test_another_project_does_not_see_the_receipt(door: Door) -> None:
     path = f"/v1/requests/{headers['x-llamavisor-request-id']}"
     assert (await call(door, "GET", path, key=mine))[0] == 200
     assert (await call(door, "GET", path, key=theirs))[0] == 404
-    assert (await call(door, "GET", "/v1/usage?project_id=default", key=theirs))[0] == 403
+    await call(door, "POST", "/admin/projects", {"name": "third"})
+    assert (await call(door, "GET", "/v1/usage?project_id=third", key=theirs))[0] == 403
+    _, told = await call(door, "GET", "/v1/usage?project_id=default", key=theirs)
+    assert (told["project_id"], told["total_tokens"]) == ("other", 0)
+
+
+async def test_another_projects_request_of_the_same_name_does_not_hide_ones_own(door: Door) -> None:
+    await open_with(door)
+    await call(door, "POST", "/admin/projects", {"name": "other"})
+    keys = [(await made(door, project=project))["key"] for project in ("default", "other")]
+    for key in keys:
+        headers = {"Authorization": f"Bearer {key}", "X-Request-Id": "order-17"}
+        async with door.session.post(f"{door.url}{CHAT}", json=HELLO, headers=headers) as response:
+            assert response.status == 200
+    told = [await call(door, "GET", "/v1/requests/order-17", key=key) for key in (*keys, ADMIN)]
+    assert [(status, receipt["project"]) for status, receipt in told] == [
+        (200, "default"),
+        (200, "other"),
+        (200, "other"),
+    ]
+
+
+PAYERS: tuple[tuple[str, str | None, str], ...] = (
+    ("shop", None, "shop"),
+    ("shop", "default", "shop"),
+    ("shop", "shop", "shop"),
+    ("shop", "lab", "forbidden"),
+    ("chief", "lab", "lab"),
+    ("chief", "nobody", "project_not_found"),
+    ("server", None, "default"),
+    ("server", "lab", "lab"),
+    ("server", "nobody", "project_not_found"),
+    ("server", "\ud800", "project_not_found"),
+    ("server", "", "invalid_request"),
+)
+"""A key, the `project_id` of its request, and the project that pays or the code of the refusal."""
+
+
+async def test_each_surface_has_the_same_project_pay(door: Door) -> None:
+    await open_with(door)
+    for name in ("shop", "lab"):
+        await call(door, "POST", "/admin/projects", {"name": name})
+    keys = {
+        "shop": (await made(door, project="shop"))["key"],
+        "chief": (await made(door, project="shop", scopes=["admin"]))["key"],
+        "server": ADMIN,
+    }
+    for surface in (flat_chat, prompt_list, socket_chat):
+        for key, named, outcome in PAYERS:
+            before = len(await records(door))
+            refused = await surface(door, keys[key], {} if named is None else {"project_id": named})
+            paid = [record["project"] for record in (await records(door))[: len(await records(door)) - before]]
+            assert refused or paid == [outcome], (surface, key, named)
+            assert refused in (None, outcome), (surface, key, named)
+            assert not (refused and paid)
+
+
+async def flat_chat(door: Door, key: str, named: dict[str, str]) -> str | None:
+    """Ask so; the code of the refusal."""
+    status, answer, _ = await ask(door, key, {**HELLO, **named, "timeout": 30})
+    if status == 200:
+        assert named.get("project_id") in (None, "default", answer["project_id"])
+        return None
+    assert answer["error"]["param"] == "project_id"
+    return str(answer["error"]["code"])
+
+
+async def prompt_list(door: Door, key: str, named: dict[str, str]) -> str | None:
+    """As `flat_chat`."""
+    status, answer = await call(door, "POST", "/v1/batch", {"prompts": [{"prompt": "Hello"}], **named}, key=key)
+    return None if status == 200 else str(answer["error"]["code"])
+
+
+async def socket_chat(door: Door, key: str, named: dict[str, str]) -> str | None:
+    """As `flat_chat`."""
+    async with door.session.ws_connect(f"{door.url}/v1/stream", headers={"Authorization": f"Bearer {key}"}) as socket:
+        await socket.send_json({"type": "chat", **HELLO, **named})
+        while (told := await socket.receive_json(timeout=GENEROUS_SECONDS))["type"] == "token":
+            pass
+    return None if told["type"] == "done" else str(told["code"])
+
+
+async def test_a_revoked_key_asks_for_no_more_lines_and_chats(door: Door) -> None:
+    await open_with(door, {"prefill_seconds": 0.3, "prefill_burns": False, "parallel": 4})
+    key = await made(door)
+    caller = door.house.supervisor.office.bookkeeper.identify(key["key"])
+    batches, line = door.house.supervisor.batches, {"method": "POST", "url": CHAT, "body": HELLO}
+    async with batches.files.upload(caller.project) as upload:
+        for number in range(12):
+            await upload.write(json.dumps({**line, "custom_id": str(number)}).encode() + b"\n")
+        file = await upload.finish("a.jsonl", "batch")
+    headers = {"Authorization": f"Bearer {key['key']}"}
+    async with door.session.ws_connect(f"{door.url}/v1/stream", headers=headers) as socket:
+        batch = await batches.create(Order(CHAT, file.id), caller)
+        await until(lambda: door.house.supervisor.gateway.active > 0, "the first lines")
+        assert (await call(door, "DELETE", f"/admin/keys/{key['id']}"))[0] == 200
+        await socket.send_json({"type": "chat", **HELLO})
+        told = await socket.receive_json(timeout=GENEROUS_SECONDS)
+        assert (told["type"], told["code"]) == ("error", "invalid_api_key")
+    await until(lambda: batches.get(batch.id, caller.project).is_over, "the end of the batch")
+    done = batches.get(batch.id, caller.project)
+    assert (done.status, done.completed + done.failed) == ("completed", 12)
+    assert done.completed > 0
+    failures = batches.files.path_of(batches.files.get(done.error_file_id or "", caller.project)).read_bytes()
+    responses = [json.loads(raw)["response"] for raw in failures.splitlines()]
+    assert {(one["status_code"], one["body"]["error"]["code"]) for one in responses} == {(401, "invalid_api_key")}
 
 
 async def test_a_stream_that_is_cut_is_billed_for_what_came(door: Door) -> None:

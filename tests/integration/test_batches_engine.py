@@ -78,7 +78,7 @@ def results(door: Door, file_id: str | None) -> dict[str, Any]:
 async def test_a_list_of_prompts_in_their_order_with_their_ids(door: Door) -> None:
     await door.open({"demo": DEMO})
     prompts = [{"prompt": f"Count to {number}.", "id": f"id-{number}"} for number in range(5)] + [{"prompt": "Hello"}]
-    status, told, _ = await door.ask({"prompts": prompts, "model": "demo", "project_id": "p"}, "/v1/batch")
+    status, told, _ = await door.ask({"prompts": prompts, "model": "demo", "project_id": "default"}, "/v1/batch")
     assert status == 200
     assert [result["id"] for result in told["results"]] == [*(f"id-{number}" for number in range(5)), "6"]
     assert [result["prompt"] for result in told["results"]] == [prompt["prompt"] for prompt in prompts]
@@ -220,7 +220,7 @@ async def test_a_request_sent_again_with_its_key_is_answered_once(door: Door, bo
 
 async def test_a_flat_request_sent_again_with_its_key_is_answered_once(door: Door) -> None:
     await door.open({"demo": DEMO})
-    flat = {**HELLO, "project_id": "p"}
+    flat = {**HELLO, "project_id": "default"}
     status, first, headers = await keyed(door, flat)
     assert (status, "idempotent-replayed" in headers) == (200, False)
     status, again, headers = await keyed(door, flat)

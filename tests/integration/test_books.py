@@ -20,11 +20,12 @@ import sqlalchemy as sa
 
 from supervisor.clock import SystemClock
 from supervisor.errors import NotFoundError
-from supervisor.storage import holders, usage
+from supervisor.storage import holders, holding, usage
 from supervisor.storage.accounts import Budget, BudgetUnit, KeyRecord, Limits, Period, Project
 from supervisor.storage.books import Books, StoragePlan
 from supervisor.storage.database import StorageRefusedError, StorageUnavailableError, _renew, open_sqlite
 from supervisor.storage.holders import AlreadyExistsError
+from supervisor.storage.holding import DatabaseInUseError
 from supervisor.storage.journal import read_segment, segments
 from supervisor.storage.records import AcceptedRequest, Price, Scope, Settlement, TokenSource, TokenUsage
 from supervisor.storage.tables import metadata
@@ -154,6 +155,22 @@ async def test_pages_go_back_in_time_without_gaps(books: Books) -> None:
     assert everything == seen[::-1]
 
 
+def test_a_database_is_one_supervisors(postgres: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holding, "WAIT_SECONDS", 0.05)
+    url = sa.make_url(postgres.database()).set(drivername="postgresql+psycopg")
+    first, second, other = sa.create_engine(url), sa.create_engine(url), sa.create_engine(url.set(database="postgres"))
+    holding.hold_alone(first)
+    holding.hold_alone(other)
+    for _ in range(2):
+        with pytest.raises(DatabaseInUseError) as refusal:
+            holding.hold_alone(second)
+        assert refusal.value.param == "storage.url"
+    first.dispose()
+    holding.hold_alone(second)
+    for engine in (second, other):
+        engine.dispose()
+
+
 async def test_old_records_are_forgotten(plan: StoragePlan, tmp_path: Path) -> None:
     books = await Books.open(plan, tmp_path, SystemClock())
     for name, age_ms in (("old", 3 * 86_400_000), ("young", 0)):
@@ -171,7 +188,7 @@ async def test_old_records_are_forgotten(plan: StoragePlan, tmp_path: Path) -> N
 
 
 async def test_projects_keys_and_budgets_are_kept(books: Books) -> None:
-    project = Project("team", Limits(60, None, 4))
+    project = Project("team", Limits(60, 2**53 - 1, 4))
     key = KeyRecord(
         "kid",
         "team",
@@ -181,7 +198,7 @@ async def test_projects_keys_and_budgets_are_kept(books: Books) -> None:
         "laptop",
         NOW_MS + 1,
         None,
-        Limits(1),
+        Limits(2**53 - 1),
     )
     budget = Budget("team", Period.DAY, BudgetUnit.MICROS, 0)
     own = replace(budget, key_id="kid", amount=3)

@@ -31,7 +31,7 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
 async def test_a_flat_request_gets_the_flat_answer(door: Door) -> None:
     await door.open({"demo": DEMO})
     _, whole, _ = await door.ask(GREEDY)
-    status, answer, headers = await door.ask({**GREEDY, "project_id": "mine", "timeout": 30})
+    status, answer, headers = await door.ask({**GREEDY, "project_id": "default", "timeout": 30})
     assert status == 200
     assert headers[ROUTED].startswith("medium; ")
     usage = whole["usage"]
@@ -45,7 +45,7 @@ async def test_a_flat_request_gets_the_flat_answer(door: Door) -> None:
             "total_tokens": usage["total_tokens"],
         },
         "cost": None,
-        "project_id": "mine",
+        "project_id": "default",
     }
     assert answer["id"]
 
@@ -64,6 +64,7 @@ async def test_flat_errors_have_a_detail_too(door: Door) -> None:
     await door.open({"demo": DEMO})
     for body, expected, code in (
         ({**GREEDY, "timeout": 0}, 400, "invalid_request"),
+        ({**GREEDY, "project_id": "none"}, 404, "project_not_found"),
         ({**GREEDY, "timeout": 5, "model": "none"}, 404, "model_not_found"),
         ({**GREEDY, "timeout": 5, "stream": True}, 400, "invalid_request"),
         ({"messages": [{"role": "user", "content": "word " * 5_000}], "timeout": 5}, 400, "exceed_context_size_error"),

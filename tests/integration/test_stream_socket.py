@@ -21,7 +21,7 @@ from web.chat_socket import MESSAGE_BYTES, WAITING_CHATS
 from web.live.limits import LiveLimits
 
 DEMO = {"engine": {"kind": "embedded", "parallel": 2}, "model": "demo"}
-CHAT = {"type": "chat", "model": "demo", **HELLO, "project_id": "p", "temperature": 0, "max_tokens": 8}
+CHAT = {"type": "chat", "model": "demo", **HELLO, "project_id": "default", "temperature": 0, "max_tokens": 8}
 LONG = {"type": "chat", "model": "one", **HELLO}
 KEY = "the-key"
 ENDLESS = {"token_interval_seconds": 0.02, "token_count": 100_000}

@@ -13,9 +13,11 @@ import pytest
 import pytest_asyncio
 
 from supervisor.config import Settings
+from supervisor.config.batch_settings import FilesSettings
 from supervisor.errors import EngineDiedError, MalformedRequestError, NotAvailableError, NotFoundError
 from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.batch.batches import Batches, TooManyBatchesError
+from supervisor.gateway.batch.files import FilesFullError
 from supervisor.gateway.batch.folder import BatchFolder
 from supervisor.gateway.batch.objects import WINDOW_SECONDS, Batch, BatchStatus, Order
 from supervisor.gateway.calls import CHAT, Call
@@ -278,6 +280,46 @@ async def test_there_is_an_end_to_batches_that_have_none(bureau: Bureau, monkeyp
     await bureau.over(batches[0])
     await until(lambda: len(bureau.batches._tasks) < 3, "its owner to be gone")
     await bureau.create(1)
+
+
+async def test_what_batches_read_counts_though_its_file_was_deleted(bureau: Bureau) -> None:
+    async def fits() -> bool:
+        bureau.batches.files.settings = settings
+        try:
+            file_id = await bureau.upload("x" * size)
+        except FilesFullError:
+            return False
+        await bureau.batches.files.delete(file_id, PAYER.project)
+        return True
+
+    bureau.engine = never
+    batches = [await bureau.create(20)]
+    (file,) = bureau.batches.files.all_of(PAYER.project)
+    size, settings = file.bytes, FilesSettings(max_bytes=file.bytes, total_bytes=2 * file.bytes)
+    batches.append(await bureau.batches.create(batches[0].order, PAYER))
+    assert await fits()
+    kept = await bureau.upload("x")
+    assert not await fits()
+    await bureau.batches.files.delete(file.id, PAYER.project)
+    assert not await fits()
+    await bureau.again()
+    assert not await fits()
+    for batch in batches:
+        await bureau.batches.cancel(batch.id, PAYER.project)
+        await bureau.batches.files.delete((await bureau.over(batch)).error_file_id or "", PAYER.project)
+    await until(lambda: not bureau.batches._tasks, "the owners to be gone")
+    assert await fits()
+    assert [file.id for file in bureau.batches.files.all_of(PAYER.project)] == [kept]
+
+
+async def test_what_a_kill_left_of_a_batch_that_was_over_is_removed(bureau: Bureau) -> None:
+    done = await bureau.over(await bureau.create(1))
+    await bureau.batches.close()
+    left = BatchFolder(bureau.folder / "batches" / done.id).input
+    left.write_text("{}")
+    await bureau.open()
+    assert not left.exists()
+    assert bureau.now(done) == done
 
 
 async def test_a_folder_that_cannot_be_read_is_left_alone(bureau: Bureau) -> None:

@@ -318,7 +318,6 @@ def test_prompts_keep_their_ids_and_get_one_where_they_have_none() -> None:
         ({"prompts": [{"prompt": "a"}, {"prompt": 1}]}, "prompts[1]"),
         ({"prompts": [{"prompt": "a", "id": 1}]}, "prompts[0].id"),
         ({"prompts": [{"prompt": "a"}], "model": 1}, "model"),
-        ({"prompts": [{"prompt": "a"}], "project_id": 1}, "project_id"),
         ({"prompts": [{"prompt": "a"}], "timeout": 0.5}, "timeout"),
         ({"prompts": [{"prompt": "a"}], "timeout": True}, "timeout"),
         ({"prompts": [{"prompt": "a"}], "timeout": 301}, "timeout"),

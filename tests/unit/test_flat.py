@@ -38,18 +38,17 @@ def test_who_speaks_it(document: dict[str, Any], header: str | None, expected: b
 
 def test_what_a_request_means() -> None:
     asked = read_request({**HELLO, "project_id": "p", "timeout": 2.5, "model": "opus", "top_k": 3})
-    assert (asked.project, asked.timeout_seconds) == ("p", 2.5)
+    assert asked.timeout_seconds == 2.5
     assert asked.chat == {**HELLO, "model": "opus", "top_k": 3}
     for absent in ({}, {"model": None}, {"model": ""}):
         asked = read_request({**HELLO, **absent})
-        assert (asked.chat["model"], asked.project, asked.timeout_seconds) == ("auto", None, None)
+        assert (asked.chat["model"], asked.timeout_seconds) == ("auto", None)
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
     [
         *(("timeout", value) for value in (0, 0.9, 300.5, "30", True, -1)),
-        *(("project_id", value) for value in ("", 7, ["p"], "p" * 201)),
         ("stream", True),
         ("messages", []),
         ("model", 7),

@@ -129,6 +129,33 @@ def test_setting_the_wall_clock_expires_nothing(jump_seconds: float) -> None:
     refusal(keyring, key.text)
 
 
+def test_a_change_of_other_keys_expires_nothing() -> None:
+    clock = FakeClock()
+    key, other = issued(clock, lives_seconds=3_600), issued(clock)
+    keyring = ring(clock, key)
+    caller = keyring.identify(key.text)
+    clock.jump_wall(DAY_SECONDS)
+    keyring.replace([key.record, other.record])
+    clock.advance(3_599)
+    assert keyring.identify(key.text) is caller
+    clock.advance(1)
+    refusal(keyring, key.text)
+
+
+def test_a_caller_is_checked_for_as_long_as_it_works() -> None:
+    clock = FakeClock()
+    short, revoked = issued(clock, lives_seconds=60), issued(clock)
+    keyring = ring(clock, short, revoked)
+    callers = [keyring.identify(key.text) for key in (short, revoked)]
+    for caller in (*callers, ANYONE):
+        keyring.check(caller)
+    clock.advance(60)
+    keyring.revoke(revoked.record.id)
+    for caller in callers:
+        with pytest.raises(UnauthorizedError, match="Invalid or revoked API key"):
+            keyring.check(caller)
+
+
 def test_what_had_expired_at_boot_is_no_key() -> None:
     clock = FakeClock()
     key = issued(clock, lives_seconds=60)

@@ -143,7 +143,7 @@ async def add_key(request: web.Request) -> web.Response:
     },
 )
 async def revoke_key(request: web.Request) -> web.Response:
-    """Requests that are on their way go on. Its record stays, for what it used."""
+    """Requests that are on their way go on; batches and open connections of the key ask for nothing more. Its record stays, for what it used."""
     key_id = request.match_info["id"]
     await _office(request).revoke_key(key_id)
     return web.json_response({"id": key_id, "revoked": True})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from aiohttp import web
 
 from supervisor.gateway.batch.prompts import (
@@ -14,10 +12,10 @@ from supervisor.gateway.batch.prompts import (
 )
 from supervisor.gateway.exchange import Answer
 from web.bodies import read_json_object
-from web.calling import caller_of
+from web.calling import payer_of
 from web.keys import SUPERVISOR
 from web.registry import Body, Policy, Reply, RouteTable, Schema
-from web.schemas import INTEGER, NUMBER, STRING, array, described, optional, record, ref
+from web.schemas import INTEGER, NUMBER, STRING, WHO_PAYS, array, described, optional, record, ref
 
 routes = RouteTable("Batches")
 
@@ -28,7 +26,7 @@ _PROMPTS: Schema = {
     "properties": {
         "prompts": {**array(_PROMPT), "minItems": 1, "maxItems": PROMPTS_MAX},
         "model": described(STRING, "As for chat completions; left out, `auto`."),
-        "project_id": described(STRING, "Who pays."),
+        "project_id": described(STRING, WHO_PAYS),
         "timeout": described(_TIMEOUT, "Seconds for all of them; those that are late have failed."),
     },
     "required": ["prompts"],
@@ -68,6 +66,8 @@ _RESULTS: Schema = record(
     responses={
         200: Reply("The results in the order of the prompts, failures among them.", _RESULTS),
         400: Reply("A field is wrong; `error.param` names it.", ref("Error")),
+        403: Reply("The key is of another project than `project_id`.", ref("Error")),
+        404: Reply("There is no project of the name in `project_id`.", ref("Error")),
         408: Reply("The body was not complete within `server.body_deadline_seconds`.", ref("Error")),
         503: Reply("The server is shutting down.", ref("Error")),
     },
@@ -75,10 +75,8 @@ _RESULTS: Schema = record(
 async def answer_batch(request: web.Request) -> web.Response:
     """Side by side, as many at once as batch work may. One that fails does not fail the others. Who leaves cancels what is left."""
     supervisor = request.app[SUPERVISOR]
-    wanted = read_prompts(await read_json_object(request, supervisor.settings.server.max_body_bytes))
-    caller = caller_of(request)
-    if caller.key_id is None and wanted.project is not None:
-        caller = replace(caller, project=wanted.project)
+    document = await read_json_object(request, supervisor.settings.server.max_body_bytes)
+    wanted, caller = read_prompts(document), payer_of(request, document)
     return web.json_response(await supervisor.batches.answer(wanted, caller, cost_of))
 
 

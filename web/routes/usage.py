@@ -11,7 +11,7 @@ from aiohttp import web
 from supervisor.core import Supervisor
 from supervisor.errors import ForbiddenError, MalformedRequestError, NotFoundError
 from supervisor.gateway.accounting import reports
-from supervisor.gateway.accounting.callers import Caller
+from supervisor.gateway.accounting.callers import DEFAULT_PROJECT, Caller
 from supervisor.gateway.accounting.keys import require_scope
 from supervisor.storage import usage
 from supervisor.storage.accounts import Period
@@ -53,7 +53,9 @@ FILTERS = (
     summary="What a project used",
     policy=Policy.ANY,
     parameters=(
-        Parameter("project_id", "Left out, the key's own.", STRING),
+        Parameter(
+            "project_id", "Left out, the key's own; so is `default` for a key that may not see that one.", STRING
+        ),
         Parameter(
             "period",
             "The present one, in UTC.",
@@ -163,9 +165,10 @@ async def cancel_in_flight(request: web.Request) -> web.Response:
 )
 async def show_receipt(request: web.Request) -> web.Response:
     """By the id in the header `x-llamavisor-request-id` of its answer, or by the client's own `X-Request-Id` (then the newest)."""
-    supervisor, identity = request.app[SUPERVISOR], request.match_info["id"]
-    found = await supervisor.office.books.query(usage.one, identity)
-    if found is None or not _may_see(caller_of(request), found.request.project):
+    supervisor, identity, caller = request.app[SUPERVISOR], request.match_info["id"], caller_of(request)
+    project = None if _sees_all(caller) else caller.project
+    found = await supervisor.office.books.query(usage.one, identity, project)
+    if found is None:
         raise NotFoundError(f"There is no request {identity[:100]!r}.", param="id")
     return web.json_response(reports.receipt(found))
 
@@ -299,10 +302,17 @@ def _cursor(after: str | None) -> tuple[int, str] | None:
 def _project(request: web.Request, name: str) -> str:
     caller = caller_of(request)
     project = text(request.query, name, default=caller.project)
-    if not _may_see(caller, project):
+    if _may_see(caller, project):
+        return project
+    # What the original clients send when nobody told them another: as for requests, one's own.
+    if project != DEFAULT_PROJECT:
         raise ForbiddenError(f"The key is of the project `{caller.project}`, not of `{project}`.", param=name)
-    return project
+    return caller.project
 
 
 def _may_see(caller: Caller, project: str) -> bool:
-    return project == caller.project or bool({Scope.READ, Scope.ADMIN} & caller.scopes)
+    return project == caller.project or _sees_all(caller)
+
+
+def _sees_all(caller: Caller) -> bool:
+    return bool({Scope.READ, Scope.ADMIN} & caller.scopes)

@@ -13,7 +13,7 @@ from typing import Protocol, TypedDict, Unpack
 
 from supervisor.clock import Clock
 from supervisor.config.accounting_settings import AccountingSettings, LimitSettings, ReservationSettings
-from supervisor.gateway.accounting.callers import Caller
+from supervisor.gateway.accounting.callers import DEFAULT_PROJECT, Caller
 from supervisor.gateway.accounting.estimate import Assumptions, Estimator
 from supervisor.gateway.accounting.keys import Keyring
 from supervisor.gateway.accounting.ledger import Ledger, Reservation
@@ -140,7 +140,7 @@ class Bookkeeper:
     """See the module. All methods are for the loop's thread.
 
     `on_settled` are called with each complete record, in order; one that fails is logged and stands in nobody's way. `key_labels` are what people
-    call the keys, by id; revoked ones too.
+    call the keys, by id; revoked ones too. `projects` are the names of those that there are.
     """
 
     def __init__(
@@ -154,6 +154,7 @@ class Bookkeeper:
         self.estimator = Estimator(_assumptions(settings.reservation))
         self.on_settled: list[Listener] = []
         self.key_labels: Mapping[str, str] = {}
+        self.projects = frozenset({DEFAULT_PROJECT})
         self._prices = _prices(settings)
 
     def retune(self, settings: AccountingSettings) -> None:
@@ -166,10 +167,11 @@ class Bookkeeper:
 
     def set_accounts(self, keys: Iterable[KeyRecord], projects: Iterable[Project], budgets: Iterable[Budget]) -> None:
         """Take these in place of all that was known: at boot, and after each change."""
-        known = tuple(keys)
+        known, paying = tuple(keys), tuple(projects)
         self.keyring.replace(known)
         self.key_labels = {key.id: key.label for key in known}
-        self.limits.set_own(known, projects, self.clock.monotonic())
+        self.projects = frozenset(project.name for project in paying)
+        self.limits.set_own(known, paying, self.clock.monotonic())
         self.ledger.set_budgets(budgets)
 
     def restore(self, used: Iterable[UsedInDay]) -> None:

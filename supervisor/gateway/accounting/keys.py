@@ -43,8 +43,8 @@ class IssuedKey:
 class _Entry:
     """A valid key. `until_seconds` is on the monotonic clock."""
 
+    record: KeyRecord
     caller: Caller
-    digest: bytes = field(repr=False)
     until_seconds: float | None
 
 
@@ -87,10 +87,14 @@ class Keyring:
         self._entries: dict[str, _Entry] = {}
 
     def replace(self, records: Iterable[KeyRecord]) -> None:
-        """Take these keys in place of all others."""
-        self._entries = {}
+        """Take these keys in place of all others. Those that have not changed expire when they would have."""
+        before, self._entries = self._entries, {}
         for record in records:
-            self.add(record)
+            entry = before.get(record.id)
+            if entry is not None and entry.record == record:
+                self._entries[record.id] = entry
+            else:
+                self.add(record)
 
     def add(self, record: KeyRecord) -> None:
         """Take a key, or what has changed of one. A revoked or expired one is not valid from now on."""
@@ -102,7 +106,7 @@ class Keyring:
             left_seconds = record.expires_at_ms / MILLISECONDS - self._clock.wall()
             until_seconds = self._clock.monotonic() + left_seconds
         caller = Caller(record.project, record.id, record.scopes)
-        self._entries[record.id] = _Entry(caller, record.secret_sha256, until_seconds)
+        self._entries[record.id] = _Entry(record, caller, until_seconds)
 
     def revoke(self, key_id: str) -> None:
         """The key of this id is not valid from now on; unknown ids are none already."""
@@ -119,9 +123,14 @@ class Keyring:
         entry = self._entries.get(key_id)
         if entry is None or not presented.startswith(PREFIX):
             return self._stranger(presented)
-        if not hmac.compare_digest(_digest(secret), entry.digest) or self._is_over(entry):
+        if not hmac.compare_digest(_digest(secret), entry.record.secret_sha256) or self._is_over(entry):
             raise _refused()
         return entry.caller
+
+    def check(self, caller: Caller) -> None:
+        """Raise UnauthorizedError, as `identify`, when the key of a caller that it told is not valid any more."""
+        if caller.key_id is not None and ((entry := self._entries.get(caller.key_id)) is None or self._is_over(entry)):
+            raise _refused()
 
     def _anyone(self) -> Caller:
         if self._server_digest is None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy.engine import Connection
 
@@ -19,6 +21,8 @@ from supervisor.storage.accounts import NO_LIMITS, Budget, KeyRecord, Limits, Pe
 from supervisor.storage.books import Books, StoragePlan
 from supervisor.storage.records import Scope
 
+logger = logging.getLogger(__name__)
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -29,6 +33,8 @@ class Office:
     def __init__(self, books: Books, bookkeeper: Bookkeeper) -> None:
         self.books = books
         self.bookkeeper = bookkeeper
+        self._changing = asyncio.Lock()
+        self._changes: set[asyncio.Task[Any]] = set()
 
     @classmethod
     async def open(cls, settings: Settings, folder: Path, clock: Clock) -> Office:
@@ -45,7 +51,8 @@ class Office:
         return office
 
     async def close(self) -> None:
-        """Bring everything to the disk."""
+        """Bring everything to the disk, changes that are under way as well."""
+        await asyncio.gather(*self._changes, return_exceptions=True)
         await self.books.close()
 
     def retune(self, settings: Settings) -> None:
@@ -101,9 +108,25 @@ class Office:
         return await self._change(holders.remove_budget, budget)
 
     async def _change(self, change: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        changed = await self.books.query(change, *args, **kwargs)
-        await self._refresh()
-        return changed
+        """Change the database, then take in how it is. Who leaves meanwhile does not leave the memory with what was before."""
+        task = asyncio.create_task(self._change_alone(change, *args, **kwargs), name="accounts")
+        self._changes.add(task)
+        task.add_done_callback(self._change_done)
+        return await asyncio.shield(task)
+
+    async def _change_alone(
+        self, change: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        # One after the other: what was read before a later change must not be taken in after it.
+        async with self._changing:
+            changed = await self.books.query(change, *args, **kwargs)
+            await self._refresh()
+            return changed
+
+    def _change_done(self, task: asyncio.Task[Any]) -> None:
+        self._changes.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.info("A change of accounts failed: %s", task.exception())
 
     async def _refresh(self) -> None:
         known, projects, budgets = await self.books.query(_accounts)

@@ -13,7 +13,7 @@ from supervisor.gateway.accounting.periods import span
 from supervisor.gateway.accounting.standing import tightest
 from supervisor.gateway.costs import cost_number
 from supervisor.storage.accounts import Period
-from supervisor.storage.records import AcceptedRequest, Settlement, UsageRecord
+from supervisor.storage.records import AcceptedRequest, Settlement, TokenUsage, UsageRecord
 from supervisor.storage.usage import UsageFilter, UsageSum
 
 MILLISECONDS = 1_000
@@ -84,16 +84,11 @@ def receipt(record: UsageRecord) -> dict[str, Any]:
 
 
 def csv_lines(records: Iterable[UsageRecord]) -> Iterator[str]:
-    """The records as CSV (RFC 4180), the names of the columns first."""
-    names: list[str] | None = None
+    """The records as CSV (RFC 4180), the names of the columns first: those of a settled receipt, also when none is settled."""
+    yield _line(_COLUMNS)
     for record in records:
         row = flat(receipt(record))
-        if names is None:
-            names = list(row)
-            yield _line(names)
-        yield _line([row.get(name, "") for name in names])
-    if names is None:
-        yield _line(list(flat(receipt(_EMPTY))))
+        yield _line([row.get(name, "") for name in _COLUMNS])
 
 
 def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -185,4 +180,5 @@ def _harmless(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"} else value
 
 
-_EMPTY = UsageRecord(AcceptedRequest("", "", None, "", "", stream=False, accepted_at_ms=0), None)
+_SETTLED = UsageRecord(AcceptedRequest("", "", None, "", "", False, 0), Settlement("", "", TokenUsage(), None, 0))
+_COLUMNS = tuple(flat(receipt(_SETTLED)))

@@ -106,6 +106,7 @@ class Batches:
         except FileNotFoundError:
             raise NotFoundError("The file was deleted meanwhile.", code="file_not_found") from None
         self._jobs[batch_id] = job = Job(batch, folder, self._means)
+        self.files.use(source.id, source.bytes)
         self._begin(job)
         self._forget_oldest()
         return batch
@@ -145,9 +146,14 @@ class Batches:
             )
 
     def _begin(self, job: Job) -> None:
-        task = asyncio.create_task(job.run(), name=job.batch.id)
+        task = asyncio.create_task(self._run(job), name=job.batch.id)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, job: Job) -> None:
+        await job.run()
+        if job.batch.is_over:
+            self.files.give_back(job.batch.order.input_file_id)
 
     def _forget_oldest(self) -> None:
         over = [batch_id for batch_id, job in self._jobs.items() if job.batch.is_over]
@@ -176,4 +182,9 @@ class Batches:
             except (OSError, ValueError, TypeError, KeyError):
                 logger.warning("%s holds no batch that can be read: it is left out.", path)
                 continue
+            if batch.is_over:
+                # The last supervisor may have been killed before it did.
+                folder.forget_lines()
+            else:
+                self.files.use(batch.order.input_file_id, folder.input_bytes())
             yield batch

@@ -89,6 +89,8 @@ class FileStore:
         self._folder = folder
         self._clock = clock
         self._files: dict[str, StoredFile] = {}
+        # The sizes of the inputs of batches, by the file that they were made of: the same bytes, which stay when the file is deleted.
+        self._used: dict[str, list[int]] = {}
         self._bytes = 0
 
     def load(self) -> None:
@@ -126,7 +128,8 @@ class FileStore:
         """Remove a file; batches that were made of it have what they need. NotFoundError."""
         file = self.get(file_id, project)
         del self._files[file.id]
-        self._bytes -= file.bytes
+        if file.id not in self._used:
+            self._bytes -= file.bytes
         await self.disk(lambda: self._remove(file))
 
     async def adopt(self, path: Path, file_id: str, project: str, filename: str) -> None:
@@ -134,6 +137,20 @@ class FileStore:
         if file_id not in self._files:
             adopted = partial(self._adopted, path, file_id, project, filename)
             self.show(await self.disk.until_done(adopted, f"The result file {filename}"))
+
+    def use(self, file_id: str, size: int) -> None:
+        """A batch reads what this file holds: it counts until it is given back, even if the file is deleted."""
+        if file_id not in self._files and file_id not in self._used:
+            self._bytes += size
+        self._used.setdefault(file_id, []).append(size)
+
+    def give_back(self, file_id: str) -> None:
+        """One batch less reads it."""
+        size = self._used[file_id].pop()
+        if not self._used[file_id]:
+            del self._used[file_id]
+            if file_id not in self._files:
+                self._bytes -= size
 
     # For uploads
 
@@ -147,9 +164,9 @@ class FileStore:
             )
         if self.uploading_bytes + self._bytes > self.settings.total_bytes:
             raise FilesFullError(
-                f"All files together would exceed {self.settings.total_bytes} bytes.",
+                f"All files together, and what unfinished batches read, would exceed {self.settings.total_bytes} bytes.",
                 param="file",
-                remedy="Delete some, or raise `files.total_bytes`.",
+                remedy="Delete some, wait for batches to end, or raise `files.total_bytes`.",
             )
 
     def begin_data(self) -> tuple[Path, BinaryIO]:

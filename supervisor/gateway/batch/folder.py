@@ -52,6 +52,10 @@ class BatchFolder:
         """What was written down. OSError, ValueError, TypeError or KeyError when that is not readable."""
         return Batch.from_stored(json.loads((self.path / _STATE).read_text("utf-8")))
 
+    def input_bytes(self) -> int:
+        """How large its input is; 0 when that is gone."""
+        return self.input.stat().st_size if self.input.exists() else 0
+
     def forget_lines(self) -> None:
         """Remove what only a batch that is not over needs."""
         for path in (self.input, self.output, self.errors):

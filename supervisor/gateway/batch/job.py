@@ -88,7 +88,9 @@ class Job:
                 await self._fail((Fault("internal_error", message),))
         finally:
             self._means.disk.later(self._results.close)
-            if not self._batch.is_over:
+            if self._batch.is_over:
+                self._means.disk.later(self._folder.forget_lines)
+            else:
                 self._note_time()
                 self._means.disk.later(partial(self._folder.save, self._batch))
 
@@ -151,7 +153,6 @@ class Job:
             faults.append(Fault("empty_file", "The file holds no requests."))
         if faults:
             await self._fail(tuple(faults[:FAULTS_MAX]))
-            self._means.disk.later(self._folder.forget_lines)
         else:
             self._enter(BatchStatus.IN_PROGRESS, total=count)
             await self._save()
@@ -224,7 +225,6 @@ class Job:
         counts = {"completed": self._results.completed, "failed": self._results.failed}
         self._enter(ending, output_file_id=output, error_file_id=errors, **counts)
         await self._save()
-        await self._means.disk(self._folder.forget_lines)
 
     async def _give_up_lines(self, code: str, message: str) -> None:
         # Results that were on their way to the disk when their lanes were cancelled are there before these lines are read: it is one thread.

@@ -40,7 +40,6 @@ class PromptList:
 
     prompts: tuple[Prompt, ...]
     model: str
-    project: str | None
     timeout_seconds: float | None
 
 
@@ -79,7 +78,7 @@ def read_prompts(document: Mapping[str, Any]) -> PromptList:
     if timeout_seconds is not None and not _is_timeout(timeout_seconds):
         extent = f"from {TIMEOUT_MIN_SECONDS:g} to {TIMEOUT_MAX_SECONDS:g}"
         raise refuse("timeout", f"must be a number of seconds {extent}, not {shown(timeout_seconds)}.")
-    return PromptList(prompts, model or AUTO, _text_or_none(document, "project_id"), timeout_seconds)
+    return PromptList(prompts, model or AUTO, timeout_seconds)
 
 
 def _prompt(index: int, given: object) -> Prompt:

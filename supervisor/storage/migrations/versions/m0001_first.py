@@ -17,9 +17,9 @@ def upgrade() -> None:
         "projects",
         sa.Column("name", sa.Text(), primary_key=True),
         sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
-        sa.Column("requests_per_minute", sa.Integer()),
-        sa.Column("tokens_per_minute", sa.Integer()),
-        sa.Column("concurrency", sa.Integer()),
+        sa.Column("requests_per_minute", sa.BigInteger()),
+        sa.Column("tokens_per_minute", sa.BigInteger()),
+        sa.Column("concurrency", sa.BigInteger()),
     )
     op.create_table(
         "usage_records",
@@ -78,8 +78,8 @@ def upgrade() -> None:
         sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
         sa.Column("expires_at_ms", sa.BigInteger()),
         sa.Column("revoked_at_ms", sa.BigInteger()),
-        sa.Column("requests_per_minute", sa.Integer()),
-        sa.Column("tokens_per_minute", sa.Integer()),
-        sa.Column("concurrency", sa.Integer()),
+        sa.Column("requests_per_minute", sa.BigInteger()),
+        sa.Column("tokens_per_minute", sa.BigInteger()),
+        sa.Column("concurrency", sa.BigInteger()),
     )
     op.create_index("ix_keys_project", "keys", ["project"])
