@@ -72,7 +72,8 @@ class Exchange:
     """One request. `answer` first; then, of a stream, `more` until it brings nothing, or `pipe` once. Whatever ends it, call `close`.
 
     `usage` is what the engine told of tokens, or what was counted; complete once the answer is. `first_byte_ms`: until the first byte for the client.
-    `booking` is the request in the books; `error_code` what was said of a stream that did not end well.
+    `booking` is the request in the books; `error_code` what was said of a stream that did not end well; `is_cut_short`: it was ended from here, while
+    the engine was at it.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Exchange:
         self.listening_since: float | None = None
         self.first_byte_ms: float | None = None
         self.error_code: str | None = None
+        self.is_cut_short = False
         self.booking: Booking
         self._call = call
         self._upstream = upstream
@@ -182,6 +184,7 @@ class Exchange:
     def cut(self, why: LlamavisorError) -> None:
         """End it before its time; whoever waits for more of the answer gets `why`."""
         self._cut = why
+        self._cut_short()
         self._lose(ConnectionAbortedError("cut"))
 
     def close(self) -> None:
@@ -189,8 +192,7 @@ class Exchange:
         self._watchman.forget(self)
         if self.is_done and self.record.outcome is None:
             self._finish()
-        if self._connection is not None and not self._is_over:
-            self._connection.abort()
+        self._cut_short()
         self._is_over = True
 
     # Receiver
@@ -313,6 +315,11 @@ class Exchange:
         self._is_over = True
         self.listening_since = None
         self._wake()
+
+    def _cut_short(self) -> None:
+        if self._connection is not None and not self._is_over:
+            self._connection.abort()
+            self.is_cut_short = True
 
     def _lose(self, error: Exception) -> None:
         if not self._is_over:

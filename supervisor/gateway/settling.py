@@ -10,6 +10,7 @@ from supervisor.gateway.admission.admission import Place
 from supervisor.gateway.calls import Call
 from supervisor.gateway.exchange import Exchange
 from supervisor.gateway.observing.energy import METHOD, Charge
+from supervisor.gateway.surfaces import surface_of
 from supervisor.gateway.traffic import Outcome, outcome_of
 from supervisor.storage.records import TokenSource, TokenUsage
 
@@ -66,14 +67,19 @@ class Settling:
         self._booking.settle(outcome_of(error).value, error_code=_code(error), route_reason=reason)
 
     def _usage(self, exchange: Exchange) -> TokenUsage:
-        """What the engine told; of an answer that was cut before it could, what was counted, with the prompt as it was estimated if need be."""
+        """What the engine told; of an answer that was cut before it could, what was counted, with the prompt as it was estimated if need be.
+
+        Who does not wait for the first word pays the prompt all the same: else a model could be kept at work for nothing.
+        """
         usage = exchange.usage
-        if usage.source is not TokenSource.COUNTED or usage.prompt_tokens:
+        is_cut = exchange.is_cut_short and not surface_of(self._call.path).is_free
+        is_estimated = usage.source is TokenSource.COUNTED or (usage.source is TokenSource.NONE and is_cut)
+        if not is_estimated or usage.prompt_tokens:
             return usage
         request = self._booking.request
         estimator = self._gateway.bookkeeper.estimator
         estimate = estimator.estimate(request.project, request.endpoint, request.surface, len(self._call.body), None)
-        return usage._replace(prompt_tokens=estimate.prompt_tokens)
+        return usage._replace(prompt_tokens=estimate.prompt_tokens, source=TokenSource.COUNTED)
 
     def _route_reason(self) -> str | None:
         fallback = self._booking.fallback

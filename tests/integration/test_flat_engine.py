@@ -11,6 +11,7 @@ import pytest_asyncio
 from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.calls import COMPLETIONS, MESSAGES
 from supervisor.gateway.routing import BudgetStatus
+from supervisor.storage.records import UsageRecord
 from tests.fixtures.door import HELLO, STREAM, Door
 from tests.fixtures.house import misbehaving
 from tests.fixtures.nursery import until
@@ -76,11 +77,16 @@ async def test_flat_errors_have_a_detail_too(door: Door) -> None:
 
 async def test_who_runs_out_of_time_is_told_and_the_engine_is_left(door: Door) -> None:
     await door.open({"one": misbehaving(door.house.model, knobs={"prefill_seconds": 60, "prefill_burns": False})})
+    records: list[UsageRecord] = []
+    door.house.supervisor.office.bookkeeper.on_settled.append(records.append)
     status, answer, _ = await door.ask({**GREEDY, "timeout": 1})
     assert (status, answer["error"]["code"]) == (504, "answer_deadline")
     assert door.outcomes("one") == {"timeout": 1}
     await door.until_engine("one", "/_control", lambda seen: seen["aborted"] == 1, "the engine to be left")
     await until(lambda: door.house["one"].requests_active == 0, "the request to be over")
+    settlement = records[0].settlement
+    assert settlement is not None
+    assert settlement.usage.prompt_tokens > 0, "a client could have a model at work for nothing"
 
 
 async def test_tiers_and_auto_lead_to_their_models(door: Door) -> None:
