@@ -98,6 +98,7 @@ class Exchange:
         self._usage: TokenUsage | None = None
         self._connection: Connection | None = None
         self._head: Head | None = None
+        self._has_events = False
         self._is_stream = False
         self._parts: list[bytes] = []
         self._waiting_bytes = 0
@@ -119,14 +120,14 @@ class Exchange:
         begun = self._clock.monotonic()
         while not self._is_over and not self._has_begun(begun):
             await self._news()
-        if self._head is None or (self._is_over and not self._is_stream):
+        if self._head is None or (self._is_over and not self._has_events):
             await self._check_whole(BEFORE)
         head = self._head
         assert head is not None
         if head.status != OK:
             check_refusal(self._upstream.instance, head.status)
         if not self._is_stream:
-            return self._whole(head, self._taken())
+            return await self._whole(head, self._taken())
         if self._is_over and not self._judge.has_spoken:
             await self._conclude(BEFORE)
         return self._answered(head, self._taken(), is_stream=True)
@@ -201,12 +202,13 @@ class Exchange:
         """See `connection.Receiver`."""
         self._heard()
         self._head = head
-        self._is_stream = head.status == OK and head.media_type == EVENT_STREAM
+        self._has_events = head.status == OK and head.media_type == EVENT_STREAM
+        self._is_stream = self._has_events and self._call.wants_stream
 
     def on_body(self, data: bytes) -> None:
         """See `connection.Receiver`."""
         self._heard()
-        if self._is_stream:
+        if self._has_events:
             data = self._judged(data)
             if not data:
                 return
@@ -368,8 +370,11 @@ class Exchange:
         if self._usage is not None:
             self.record.count_tokens(self._usage.completion_tokens)
 
-    def _whole(self, head: Head, body: bytes) -> Answer:
-        """An answer in one piece, an error included."""
+    async def _whole(self, head: Head, body: bytes) -> Answer:
+        """An answer in one piece, an error included. Events that nobody asked for are judged as those of a stream."""
+        if self._has_events:
+            await self._conclude(BEFORE)
+            return self._answered(head, body)
         if head.status >= FIRST_ERROR:
             check_supported(
                 self._upstream.instance.name, self._upstream.spec.engine, self._call.path, head.status, body

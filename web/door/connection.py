@@ -211,9 +211,6 @@ class DoorConnection(asyncio.Protocol):
             return
         async with door.gateway.exchange(call, caller) as passage:
             answer = await passage.answer()
-            if answer.is_stream:
-                await self._stream(passage.exchange, answer, head, given)
-                return
         self._write_whole(answer, passage.booking, head, given)
 
     def _write_whole(self, answer: Answer, booking: Booking, head: PlainHead, given: str) -> None:
