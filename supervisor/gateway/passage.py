@@ -101,6 +101,12 @@ class Passage:
             if not await self._stand_in(failure):
                 return self._first_reason()
 
+    @property
+    def cost_micros(self) -> int | None:
+        """What the request has cost, as it is booked; None until it is, and where the model has no price."""
+        settlement = self.booking.settlement
+        return None if settlement is None else settlement.cost_micros
+
     def look(self) -> InFlightRequest:
         """How it is now, once it is booked."""
         request = self.booking.request

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_asyncio
 
+from supervisor.config.accounting_settings import AccountingSettings
 from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.calls import COMPLETIONS, MESSAGES
 from supervisor.gateway.routing import BudgetStatus
@@ -57,6 +60,20 @@ async def test_a_flat_answer_says_what_it_costs(door: Door) -> None:
     door.session.headers["X-Llamavisor-Dialect"] = "flat"
     status, answer, _ = await door.ask(GREEDY)
     assert (status, answer["project_id"]) == (200, "default")
+    usage = answer["usage"]
+    assert answer["cost"] == (usage["input_tokens"] + 2 * usage["output_tokens"]) / 1_000
+
+
+@pytest.mark.parametrize("seconds", [None, 60])
+async def test_a_price_that_changes_meanwhile_is_not_this_answers(door: Door, seconds: int | None) -> None:
+    prices = {"one": {"input": "1000", "output": "2000"}}
+    engine = misbehaving(door.house.model, knobs={"decode": "wedge_busy"})
+    await door.open({"one": engine}, sections={"accounting": {"prices": prices}})
+    client = asyncio.create_task(door.ask({**GREEDY, "project_id": "mine", "timeout": seconds}))
+    await door.until_engine("one", "/_control", lambda seen: seen["requests"] == 1, "the request to be there")
+    door.house.supervisor.office.bookkeeper.retune(AccountingSettings())
+    await door.at_engine("one", "/_control", {"decode": "ok"})
+    _, answer, _ = await client
     usage = answer["usage"]
     assert answer["cost"] == (usage["input_tokens"] + 2 * usage["output_tokens"]) / 1_000
 
