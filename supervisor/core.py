@@ -264,11 +264,12 @@ class Supervisor:
     async def _close_parts(self) -> None:
         try:
             await self.batches.close()
+            # Before those on which its requests wait: each is told that the server ends, not what it sees of the end.
+            await self.gateway.close()
+            await self.resumable.close()
             await self.placer.close()
             await self.fleet.stop_all(survivors_too=self._state.stop_survivors)
             kept = {} if self._state.stop_survivors else find_survivors(self.folder.run_id, self.settings)
-            await self.gateway.close()
-            await self.resumable.close()
             for observer in (self.gateway.tracing, self.gateway.capture):
                 if observer is not None:
                     await observer.close()

@@ -179,7 +179,7 @@ class _ChatSocket:
                 data = await exchange.more()
             if reader.error is not None or not exchange.is_done:
                 raise IncompleteAnswerError(reader.error or "The engine's answer is not complete.", code="engine_error")
-        cost = cost_number(self._supervisor.gateway.cost_of(reader.usage, call.model))
+        cost = cost_number(passage.cost_micros)
         return {"type": "done", "usage": flat_usage(reader.usage), "cost": cost, "model": reader.model}
 
     async def _send_error(self, document: Mapping[str, Any], error: LlamavisorError) -> None:

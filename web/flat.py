@@ -31,14 +31,12 @@ async def answer_flat(request: web.Request, document: Mapping[str, Any]) -> web.
 
 
 async def _answer(request: web.Request, document: Mapping[str, Any]) -> web.Response:
-    supervisor = request.app[SUPERVISOR]
     asked, caller = read_request(document), payer_of(request, document)
     call, headers = call_of(request, CHAT, asked.chat, caller=caller)
-    answer = await ask_within(supervisor.gateway, call, caller, asked.timeout_seconds)
+    answer = await ask_within(request.app[SUPERVISOR].gateway, call, caller, asked.timeout_seconds)
     if answer.status >= HTTPStatus.BAD_REQUEST:
         told = {"detail": said(answer.body).get("message"), **json.loads(answer.body)}
         body = json.dumps(told).encode()
         return web.Response(status=answer.status, body=body, headers={**answer.headers, **headers})
     chat = read_answer(answer.body)
-    cost = cost_number(supervisor.gateway.cost_of(chat.usage, call.model))
-    return web.json_response(flat_answer(chat, cost, caller.project), headers=headers)
+    return web.json_response(flat_answer(chat, cost_number(answer.cost_micros), caller.project), headers=headers)

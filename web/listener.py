@@ -34,13 +34,21 @@ REFUSAL = (
 class Listener:
     """Listens on `host` and `port` (0: any free one; the same for all addresses of the host) once `start` has returned.
 
-    `make_protocol` makes the protocol of a connection. With `tls` a refusal cannot be worded, so that connections are only closed.
+    `make_protocol` makes the protocol of a connection. With `tls` a refusal cannot be worded, so that connections are only closed; a handshake that
+    takes longer than `handshake_seconds` ends.
     """
 
-    def __init__(self, make_protocol: Callable[[], asyncio.Protocol], *, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self,
+        make_protocol: Callable[[], asyncio.Protocol],
+        *,
+        tls: ssl.SSLContext | None,
+        handshake_seconds: Callable[[], float],
+    ) -> None:
         self.sockets: list[socket.socket] = []
         self._make_protocol = make_protocol
         self._tls = tls
+        self._handshake_seconds = handshake_seconds
         self._loop = asyncio.get_running_loop()
         self._arriving: set[asyncio.Task[None]] = set()
         self._refused = 0
@@ -86,8 +94,11 @@ class Listener:
         task.add_done_callback(self._arriving.discard)
 
     async def _connect(self, connection: socket.socket) -> None:
+        seconds = None if self._tls is None else self._handshake_seconds()
         try:
-            await self._loop.connect_accepted_socket(self._make_protocol, connection, ssl=self._tls)
+            await self._loop.connect_accepted_socket(
+                self._make_protocol, connection, ssl=self._tls, ssl_handshake_timeout=seconds
+            )
         except OSError as error:
             # Of a handshake that fails, the client is told by TLS itself.
             logger.debug("A connection ended before it began: %s", error)

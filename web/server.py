@@ -57,7 +57,7 @@ class WebServer:
         self._door = Door(self._supervisor, self.app[GUARD], server, KEEPALIVE_SECONDS)
         host, port = self._settings.host, self._settings.port
         try:
-            self._listener = Listener(self._door, tls=self._tls())
+            self._listener = Listener(self._door, tls=self._tls(), handshake_seconds=self._handshake_seconds)
             await self._listener.start(host, port, BACKLOG)
         except BaseException:
             await self.stop()
@@ -92,6 +92,9 @@ class WebServer:
         scheme = "https" if self._settings.tls is not None else "http"
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self._settings.host, bracketed(self._settings.host))
         return f"{scheme}://{host}:{self.port}"
+
+    def _handshake_seconds(self) -> float:
+        return self._supervisor.settings.server.head_deadline_seconds
 
     def _tls(self) -> ssl.SSLContext | None:
         tls = self._settings.tls

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 from supervisor.errors import EngineDeadlineError
 from supervisor.gateway.accounting.callers import Caller
@@ -29,9 +30,10 @@ async def ask_within(gateway: Gateway, call: Call, caller: Caller, seconds: floa
         try:
             async with asyncio.timeout(seconds):
                 passage = await stack.enter_async_context(gateway.exchange(call, caller))
-                return await passage.answer()
+                answer = await passage.answer()
         except TimeoutError:
             # Raised inside the exchange, so that it is not taken for a client that left.
             raise AnswerDeadlineError(
                 f"The answer was not complete within {seconds:g} s.", param="timeout", remedy="Give it more time."
             ) from None
+    return replace(answer, cost_micros=passage.cost_micros)

@@ -57,7 +57,7 @@ ENGINES_OF_ANY_NAME = frozenset({"embedded", "llama-server"})
 class Answer:
     """An engine's answer. `headers` are those that the client gets. Of a stream, `body` is what came first; `Exchange.more` brings the rest.
 
-    `cost_micros` is known of whole answers of `Gateway.ask`, where the model has a price.
+    `cost_micros` is known of answers of `Gateway.ask` and `ask_within`, where the model has a price.
     """
 
     status: int
@@ -72,7 +72,8 @@ class Exchange:
     """One request. `answer` first; then, of a stream, `more` until it brings nothing, or `pipe` once. Whatever ends it, call `close`.
 
     `usage` is what the engine told of tokens, or what was counted; complete once the answer is. `first_byte_ms`: until the first byte for the client.
-    `booking` is the request in the books; `error_code` what was said of a stream that did not end well.
+    `booking` is the request in the books; `error_code` what was said of a stream that did not end well; `is_cut_short`: it was ended from here, while
+    the engine was at it.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Exchange:
         self.listening_since: float | None = None
         self.first_byte_ms: float | None = None
         self.error_code: str | None = None
+        self.is_cut_short = False
         self.booking: Booking
         self._call = call
         self._upstream = upstream
@@ -96,6 +98,7 @@ class Exchange:
         self._usage: TokenUsage | None = None
         self._connection: Connection | None = None
         self._head: Head | None = None
+        self._has_events = False
         self._is_stream = False
         self._parts: list[bytes] = []
         self._waiting_bytes = 0
@@ -117,14 +120,14 @@ class Exchange:
         begun = self._clock.monotonic()
         while not self._is_over and not self._has_begun(begun):
             await self._news()
-        if self._head is None or (self._is_over and not self._is_stream):
+        if self._head is None or (self._is_over and not self._has_events):
             await self._check_whole(BEFORE)
         head = self._head
         assert head is not None
         if head.status != OK:
             check_refusal(self._upstream.instance, head.status)
         if not self._is_stream:
-            return self._whole(head, self._taken())
+            return await self._whole(head, self._taken())
         if self._is_over and not self._judge.has_spoken:
             await self._conclude(BEFORE)
         return self._answered(head, self._taken(), is_stream=True)
@@ -182,6 +185,7 @@ class Exchange:
     def cut(self, why: LlamavisorError) -> None:
         """End it before its time; whoever waits for more of the answer gets `why`."""
         self._cut = why
+        self._cut_short()
         self._lose(ConnectionAbortedError("cut"))
 
     def close(self) -> None:
@@ -189,8 +193,7 @@ class Exchange:
         self._watchman.forget(self)
         if self.is_done and self.record.outcome is None:
             self._finish()
-        if self._connection is not None and not self._is_over:
-            self._connection.abort()
+        self._cut_short()
         self._is_over = True
 
     # Receiver
@@ -199,12 +202,13 @@ class Exchange:
         """See `connection.Receiver`."""
         self._heard()
         self._head = head
-        self._is_stream = head.status == OK and head.media_type == EVENT_STREAM
+        self._has_events = head.status == OK and head.media_type == EVENT_STREAM
+        self._is_stream = self._has_events and self._call.wants_stream
 
     def on_body(self, data: bytes) -> None:
         """See `connection.Receiver`."""
         self._heard()
-        if self._is_stream:
+        if self._has_events:
             data = self._judged(data)
             if not data:
                 return
@@ -314,6 +318,11 @@ class Exchange:
         self.listening_since = None
         self._wake()
 
+    def _cut_short(self) -> None:
+        if self._connection is not None and not self._is_over:
+            self._connection.abort()
+            self.is_cut_short = True
+
     def _lose(self, error: Exception) -> None:
         if not self._is_over:
             if self._connection is not None:
@@ -361,8 +370,11 @@ class Exchange:
         if self._usage is not None:
             self.record.count_tokens(self._usage.completion_tokens)
 
-    def _whole(self, head: Head, body: bytes) -> Answer:
-        """An answer in one piece, an error included."""
+    async def _whole(self, head: Head, body: bytes) -> Answer:
+        """An answer in one piece, an error included. Events that nobody asked for are judged as those of a stream."""
+        if self._has_events:
+            await self._conclude(BEFORE)
+            return self._answered(head, body)
         if head.status >= FIRST_ERROR:
             check_supported(
                 self._upstream.instance.name, self._upstream.spec.engine, self._call.path, head.status, body

@@ -38,8 +38,6 @@ from supervisor.gateway.traffic import Outcome, TrafficStats
 from supervisor.gateway.upstream import Upstreams
 from supervisor.process.instance import Instance
 from supervisor.process.states import State
-from supervisor.storage.money import cost_micros
-from supervisor.storage.records import TokenUsage
 
 OWNER = "llamavisor"
 LAST_WORDS_SECONDS = 1.0
@@ -123,13 +121,7 @@ class Gateway:
         """The whole answer to a call that asks for no stream, for surfaces that make something else of it; errors as `Exchange.answer`."""
         async with self.exchange(call, caller, is_batch=is_batch) as passage:
             answer = await passage.answer()
-        settlement = passage.booking.settlement
-        return answer if settlement is None else replace(answer, cost_micros=settlement.cost_micros)
-
-    def cost_of(self, usage: TokenUsage, model: str | None) -> int | None:
-        """What tokens cost, in micro-units, of what was asked for as `model`; None when it has no price."""
-        price = self.bookkeeper.price(model, self.resolve(model)[0].name)
-        return None if price is None else cost_micros(usage, price)
+        return replace(answer, cost_micros=passage.cost_micros)
 
     def models(self) -> list[dict[str, Any]]:
         """Every name that requests may give, as OpenAI model objects: each instance's, then the ids of the models that are ready."""

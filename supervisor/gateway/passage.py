@@ -30,7 +30,7 @@ class Passage:
     """
 
     __slots__ = (
-        "_call", "_caller", "_fallbacks", "_first_error", "_gateway", "_is_batch", "_is_cancelled", "_is_open", "_on_wait", "_outlook",
+        "_call", "_caller", "_fallbacks", "_first_failure", "_gateway", "_is_batch", "_is_cancelled", "_is_open", "_on_wait", "_outlook",
         "_place", "_settling", "_started_at", "_waiter", "booking", "exchange",
     )  # fmt: skip
 
@@ -45,7 +45,7 @@ class Passage:
         self._is_open = False
         self._is_cancelled = False
         self._fallbacks: Iterator[str]
-        self._first_error: LlamavisorError | None = None
+        self._first_failure: LlamavisorError | Answer | None = None
         self._waiter: asyncio.Task[Any] | None = None
         self._outlook: Waiting | None = None
         self._started_at: float
@@ -61,7 +61,8 @@ class Passage:
             places = gateway.places_for(self._call, self._call.model)
             self._book(places[0].instance.name)
             try:
-                await self._enter(places)
+                if not await self._enter(places):
+                    self._first_reason()
             except BaseException as error:
                 self._settling.unserved(error)
                 gateway.in_flight.remove(self)
@@ -80,21 +81,31 @@ class Passage:
                 self._close(error)
                 self._settling.served(self.exchange, self._place, error)
             else:
-                self._settling.unserved(error or RuntimeError("no answer was asked for"))
+                self._settling.unserved(error)
         finally:
             self._gateway.ended()
 
     async def answer(self) -> Answer:
-        """The whole answer, or of a stream the first whole event, of whichever model serves. Errors as `Exchange.answer`, of the first to fail."""
+        """The whole answer, or of a stream the first whole event, of whichever model serves.
+
+        Where none does, what the first to fail has said: errors as `Exchange.answer`, or its own answer of 5xx.
+        """
         while True:
+            failure: Answer | LlamavisorError
             try:
-                answer = await self.exchange.answer()
+                answer = failure = await self.exchange.answer()
+                if answer.status < FIRST_FAILURE:
+                    return answer
             except CANNOT_SERVE as error:
-                if not await self._stand_in(error, error.code):
-                    raise self._first_error or error from None
-                continue
-            if answer.status < FIRST_FAILURE or not await self._stand_in(None, "engine_error"):
-                return answer
+                failure = error
+            if not await self._stand_in(failure):
+                return self._first_reason()
+
+    @property
+    def cost_micros(self) -> int | None:
+        """What the request has cost, as it is booked; None until it is, and where the model has no price."""
+        settlement = self.booking.settlement
+        return None if settlement is None else settlement.cost_micros
 
     def look(self) -> InFlightRequest:
         """How it is now, once it is booked."""
@@ -123,31 +134,42 @@ class Passage:
         self._settling = Settling(gateway, self._call, self.booking)
         gateway.in_flight.add(self)
 
-    async def _stand_in(self, error: LlamavisorError | None, code: str) -> bool:
-        """Go on with the next model that takes the request; False when there is none, and all is as it was."""
+    async def _stand_in(self, failure: Answer | LlamavisorError) -> bool:
+        """Go on with the next model that takes the request. False when there is none; if it was the only one that was asked, all is as it was."""
+        is_first = self._first_failure is None
+        self._first_failure = self._first_failure or failure
         name = next(self._fallbacks, None)
+        if name is None and is_first:
+            return False
+        error = None if isinstance(failure, Answer) else failure
+        self._close(error)
         if name is None:
             return False
-        self._close(error)
-        self._first_error = self._first_error or error
-        self._note(name, code)
-        await self._enter(self._gateway.places_for(self._call, name))
-        return True
+        self._note(name, "engine_error" if error is None else error.code)
+        return await self._enter(self._gateway.places_for(self._call, name))
 
-    async def _enter(self, places: Sequence[Places]) -> None:
-        """A place, and the exchange there: at one of `places`, or at those of the next fallback that takes the request."""
+    async def _enter(self, places: Sequence[Places]) -> bool:
+        """A place, and the exchange there: at one of `places`, or at those of the next fallback that takes the request. False when none does."""
         while True:
             try:
                 await self._begin(places)
             except CANNOT_SERVE as error:
-                self._first_error = self._first_error or error
+                self._first_failure = self._first_failure or error
                 name = next(self._fallbacks, None)
                 if name is None:
-                    raise self._first_error from None
+                    return False
                 self._note(name, error.code)
                 places = self._gateway.places_for(self._call, name)
             else:
-                return
+                return True
+
+    def _first_reason(self) -> Answer:
+        """Nobody can serve: what the first has said, as if no other had been asked."""
+        self.booking.fallback = None
+        if isinstance(self._first_failure, Answer):
+            return self._first_failure
+        assert self._first_failure is not None
+        raise self._first_failure from None
 
     async def _begin(self, places: Sequence[Places]) -> None:
         gateway = self._gateway
@@ -190,4 +212,4 @@ class Passage:
     def _close(self, error: BaseException | None) -> None:
         self._is_open = False
         self._gateway.close_exchange(self.exchange, self._place, error)
-        self._settling.ended()
+        self._settling.ended(self.exchange, self._place)

@@ -10,6 +10,7 @@ from supervisor.gateway.admission.admission import Place
 from supervisor.gateway.calls import Call
 from supervisor.gateway.exchange import Exchange
 from supervisor.gateway.observing.energy import METHOD, Charge
+from supervisor.gateway.surfaces import surface_of
 from supervisor.gateway.traffic import Outcome, outcome_of
 from supervisor.storage.records import TokenSource, TokenUsage
 
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
     from supervisor.gateway.gateway import Gateway
 
 MILLISECONDS = 1_000
+# Ways to end that may come over a request while it waits for a fallback.
+IMPATIENT = frozenset({Outcome.CLIENT_GONE, Outcome.CANCELLED, Outcome.TIMEOUT})
 
 
 class Settling:
     """The end of one booking. Tell it of each exchange that the request has (`begun`, `ended`); then, once, how it ended (`served` or `unserved`)."""
 
-    __slots__ = ("_booking", "_call", "_charge", "_gateway", "_metered")
+    __slots__ = ("_booking", "_call", "_charge", "_first", "_gateway", "_metered")
 
     def __init__(self, gateway: Gateway, call: Call, booking: Booking) -> None:
         self._gateway = gateway
@@ -30,6 +33,7 @@ class Settling:
         self._booking = booking
         self._metered: tuple[str, float] | None = None
         self._charge: Charge | None = None
+        self._first: tuple[Exchange, Place] | None = None
 
     def begun(self, instance: str) -> None:
         """The request is at an instance."""
@@ -37,8 +41,9 @@ class Settling:
         begun = energy.begin(instance) if energy.is_on else None
         self._metered = None if begun is None else (instance, begun)
 
-    def ended(self) -> None:
+    def ended(self, exchange: Exchange, place: Place) -> None:
         """It has left the instance."""
+        self._first = self._first or (exchange, place)
         if self._metered is not None:
             charge = self._gateway.energy.end(*self._metered)
             self._charge = charge if self._charge is None else self._charge.plus(charge)
@@ -46,6 +51,22 @@ class Settling:
 
     def served(self, exchange: Exchange, place: Place, error: BaseException | None) -> None:
         """It had an exchange to its end, good or bad."""
+        self._settle(exchange.record.outcome or Outcome.OK, exchange, place, error)
+
+    def unserved(self, error: BaseException | None) -> None:
+        """Nobody has served it. If anybody has tried, this is about the first: what that has said was told to the client, unless it did not wait."""
+        if self._first is None:
+            assert error is not None
+            reason = self._route_reason()
+            self._booking.settle(outcome_of(error).value, error_code=_code(error), route_reason=reason)
+            return
+        exchange, place = self._first
+        outcome = None if error is None else outcome_of(error)
+        if outcome not in IMPATIENT:
+            outcome = exchange.record.outcome
+        self._settle(outcome or Outcome.OK, exchange, place, error)
+
+    def _settle(self, outcome: Outcome, exchange: Exchange, place: Place, error: BaseException | None) -> None:
         facts = Facts(
             error_code=_code(error) or exchange.error_code,
             model=exchange.model,
@@ -57,23 +78,22 @@ class Settling:
         if self._charge is not None:
             millijoules, micrograms = self._charge
             facts |= Facts(energy_millijoules=millijoules, co2_micrograms=micrograms, energy_method=METHOD)
-        outcome = exchange.record.outcome or Outcome.OK
         self._booking.settle(outcome.value, self._usage(exchange), **facts)
 
-    def unserved(self, error: BaseException) -> None:
-        """Nobody has served it."""
-        reason = self._route_reason()
-        self._booking.settle(outcome_of(error).value, error_code=_code(error), route_reason=reason)
-
     def _usage(self, exchange: Exchange) -> TokenUsage:
-        """What the engine told; of an answer that was cut before it could, what was counted, with the prompt as it was estimated if need be."""
+        """What the engine told; of an answer that was cut before it could, what was counted, with the prompt as it was estimated if need be.
+
+        Who does not wait for the first word pays the prompt all the same: else a model could be kept at work for nothing.
+        """
         usage = exchange.usage
-        if usage.source is not TokenSource.COUNTED or usage.prompt_tokens:
+        is_cut = exchange.is_cut_short and not surface_of(self._call.path).is_free
+        is_estimated = usage.source is TokenSource.COUNTED or (usage.source is TokenSource.NONE and is_cut)
+        if not is_estimated or usage.prompt_tokens:
             return usage
         request = self._booking.request
         estimator = self._gateway.bookkeeper.estimator
         estimate = estimator.estimate(request.project, request.endpoint, request.surface, len(self._call.body), None)
-        return usage._replace(prompt_tokens=estimate.prompt_tokens)
+        return usage._replace(prompt_tokens=estimate.prompt_tokens, source=TokenSource.COUNTED)
 
     def _route_reason(self) -> str | None:
         fallback = self._booking.fallback

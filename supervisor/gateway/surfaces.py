@@ -29,13 +29,14 @@ class Dialect(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """One kind of request to an engine. `name` is what the books call it; `engines` goes on from "It is in"."""
+    """One kind of request to an engine. `name` is what the books call it; `engines` goes on from "It is in"; `is_free`: it uses no tokens."""
 
     name: str
     engines: str
     dialect: Dialect = Dialect.OPENAI
     end: StreamEnd = OPENAI_END
     has_stream_options: bool = False
+    is_free: bool = False
 
 
 SURFACES: Mapping[str, Surface] = {
@@ -47,10 +48,10 @@ SURFACES: Mapping[str, Surface] = {
     ),
     calls.RESPONSES: Surface("responses", _BOTH, Dialect.RESPONSES, RESPONSES_END),
     calls.MESSAGES: Surface("messages", _BOTH, Dialect.ANTHROPIC, MESSAGES_END),
-    calls.COUNT_TOKENS: Surface("count_tokens", _BOTH, Dialect.ANTHROPIC),
-    TOKENIZE: Surface("tokenize", _BOTH),
-    DETOKENIZE: Surface("detokenize", _BOTH),
-    APPLY_TEMPLATE: Surface("chat_template", _LLAMA),
+    calls.COUNT_TOKENS: Surface("count_tokens", _BOTH, Dialect.ANTHROPIC, is_free=True),
+    TOKENIZE: Surface("tokenize", _BOTH, is_free=True),
+    DETOKENIZE: Surface("detokenize", _BOTH, is_free=True),
+    APPLY_TEMPLATE: Surface("chat_template", _LLAMA, is_free=True),
 }
 _ELSEWHERE = Surface("other", _BOTH)
 

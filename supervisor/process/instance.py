@@ -78,7 +78,7 @@ class Instance:
         self._ending: asyncio.Task[None] | None = None
         self._hurrying: asyncio.Task[bool] | None = None
         self._timers: dict[life.Timer, Timer] = {}
-        self._listeners: set[Callable[[State], None]] = set()
+        self._listeners: dict[Callable[[State], None], None] = {}
         self._ready_at_ms: int | None = None
         self._told = State.INITIAL
         self.state_seq = state_seq
@@ -206,13 +206,13 @@ class Instance:
             if state in states and not reached.done():
                 reached.set_result(state)
 
-        self._listeners.add(look)
+        self._listeners[look] = None
         look(self.state)
         try:
             async with asyncio.timeout(timeout_seconds):
                 return await reached
         finally:
-            self._listeners.discard(look)
+            del self._listeners[look]
 
     async def wait_gone(self) -> None:
         """Wait until nothing of it is left, however long an unkillable process takes."""
@@ -228,10 +228,10 @@ class Instance:
     def on_change(self, listener: Callable[[State], None]) -> Callable[[], None]:
         """Call `listener` with each state that is entered, and with the present one when requests are held or let in again.
 
-        The answer takes it off again.
+        The first that came is called first. The answer takes it off again.
         """
-        self._listeners.add(listener)
-        return lambda: self._listeners.discard(listener)
+        self._listeners[listener] = None
+        return lambda: self._listeners.pop(listener, None)
 
     @contextmanager
     def serving(self) -> Iterator[Traffic]:
@@ -365,7 +365,11 @@ class Instance:
 
     def _tell_listeners(self, state: State) -> None:
         for listener in tuple(self._listeners):
-            listener(state)
+            try:
+                listener(state)
+            except Exception:
+                # The others wait for this state too.
+                logger.exception("%s: a listener failed on %s", self.name, state.value)
 
     def _launch(self, generation: int) -> None:
         self._watch = self._new_watch(

@@ -249,6 +249,16 @@ async def test_row_55_a_stop_tells_all_who_wait(door: Door) -> None:
     await let_go(holder)
 
 
+async def test_the_end_of_the_server_tells_all_who_wait(door: Door, caplog: pytest.LogCaptureFixture) -> None:
+    gateway = await open_with(door, ENDLESS)
+    tasks = [asyncio.create_task(gateway.ask(call())) for _ in range(3)]
+    await waiting(gateway, 2)
+    await asyncio.wait_for(door.house.supervisor.close(), GENEROUS_SECONDS)
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [isinstance(outcome, NotAvailableError) and outcome.code for outcome in outcomes] == ["shutting_down"] * 3
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 async def test_row_03_a_load_that_fails_for_good_is_told_to_each_who_waits_once(door: Door) -> None:
     gateway = await open_with(door, SLOW)
     await door.house["one"].stop()

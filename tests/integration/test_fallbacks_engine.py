@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,15 @@ import pytest
 import pytest_asyncio
 
 from supervisor.process.states import State
+from supervisor.storage.records import TokenUsage, UsageRecord
 from tests.fixtures.door import HELLO, STREAM, Cut, Door, events
 from tests.fixtures.house import misbehaving
+from tests.fixtures.nursery import until
 
 pytestmark = pytest.mark.faults
 LATER = {"retry_base_seconds": 30}
+WATTS = 1_000.0
+ONE = {"max_in_flight": 1}
 CHAIN = {"queue_seconds": 0, "fallbacks": {"big": ["small"], "small": ["smallest"]}}
 
 
@@ -32,7 +37,7 @@ async def open_with(door: Door, knobs: Mapping[str, Any], small: Mapping[str, An
         name: misbehaving(door.house.model, knobs=given, supervision=LATER)
         for name, given in {"big": knobs, "small": small or {}, "smallest": {}}.items()
     }
-    await door.open(instances, gateway=CHAIN)
+    await door.open(instances, gateway=CHAIN, sections={"energy": {"busy_watts": WATTS}})
 
 
 async def receipt(door: Door, headers: Mapping[str, str]) -> Any:
@@ -91,6 +96,59 @@ async def test_the_chain_is_followed_to_its_end_and_the_first_reason_is_told(doo
     assert "big" in refusal["error"]["message"]
     gateway = door.house.supervisor.gateway
     assert gateway.active == 0
+
+
+DIES = {"stream_fault": "kill", "fault_after": 0}
+FAILS = {"chat_status": 500}
+WORKS = {"prefill_seconds": 0.05}
+
+
+@pytest.mark.parametrize(
+    ("big", "small", "status", "code", "outcome"),
+    [
+        (FAILS, {}, 500, "server_error", "engine_error"),
+        (DIES, FAILS, 502, "engine_died", "engine_died"),
+    ],
+    ids=["500, no place", "killed, 500"],
+)
+async def test_where_nobody_can_serve_the_first_reason_is_told_and_booked(
+    door: Door, big: Any, small: Any, status: int, code: str, outcome: str
+) -> None:
+    await open_with(door, {**big, **WORKS}, {**small, **WORKS})
+    for name in ("smallest",) if small else ("small", "smallest"):
+        await door.house[name].stop()
+        await door.house.reach(name, State.INITIAL)
+    records: list[UsageRecord] = []
+    door.house.supervisor.office.bookkeeper.on_settled.append(records.append)
+    told, refusal, headers = await door.ask({**HELLO, "model": "big"})
+    assert (told, refusal["error"]["code"]) == (status, code), refusal
+    assert "x-llamavisor-fallback" not in headers
+    settlement = records[0].settlement
+    assert settlement is not None
+    assert (settlement.outcome, settlement.instance, settlement.route_reason) == (outcome, "big", None)
+    worked_seconds = WORKS["prefill_seconds"] * [big, small].count(DIES)
+    assert (settlement.energy_millijoules or 0) > WATTS * 1_000 * worked_seconds
+    assert door.house.supervisor.gateway.active == 0
+
+
+async def test_who_leaves_while_a_fallback_is_waited_for_has_left(door: Door) -> None:
+    instances = {"big": misbehaving(door.house.model, knobs=FAILS), "small": {**misbehaving(door.house.model), **ONE}}
+    await door.open(instances, gateway={"queue_seconds": 60, "fallbacks": {"big": ["small"]}})
+    records: list[UsageRecord] = []
+    supervisor = door.house.supervisor
+    supervisor.office.bookkeeper.on_settled.append(records.append)
+    await door.at_engine("small", "/_control", {"prefill_seconds": 60, "prefill_burns": False})
+    holder = asyncio.create_task(door.ask({**HELLO, "model": "small"}))
+    await door.until_engine("small", "/_control", lambda seen: seen["requests"] == 1, "the place to be taken")
+    client = asyncio.create_task(door.ask({**HELLO, "model": "big"}))
+    await until(lambda: supervisor.gateway.admission.waiting, "it to wait for the fallback")
+    client.cancel()
+    await until(lambda: records, "the record")
+    settlement = records[0].settlement
+    assert settlement is not None
+    assert (settlement.outcome, settlement.instance, settlement.usage) == ("client_gone", "big", TokenUsage())
+    holder.cancel()
+    await asyncio.wait([client, holder])
 
 
 async def test_a_request_that_is_wrong_is_wrong_everywhere(door: Door) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_asyncio
 
+from supervisor.config.accounting_settings import AccountingSettings
 from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.calls import COMPLETIONS, MESSAGES
 from supervisor.gateway.routing import BudgetStatus
+from supervisor.storage.records import UsageRecord
 from tests.fixtures.door import HELLO, STREAM, Door
 from tests.fixtures.house import misbehaving
 from tests.fixtures.nursery import until
@@ -60,6 +64,20 @@ async def test_a_flat_answer_says_what_it_costs(door: Door) -> None:
     assert answer["cost"] == (usage["input_tokens"] + 2 * usage["output_tokens"]) / 1_000
 
 
+@pytest.mark.parametrize("seconds", [None, 60])
+async def test_a_price_that_changes_meanwhile_is_not_this_answers(door: Door, seconds: int | None) -> None:
+    prices = {"one": {"input": "1000", "output": "2000"}}
+    engine = misbehaving(door.house.model, knobs={"decode": "wedge_busy"})
+    await door.open({"one": engine}, sections={"accounting": {"prices": prices}})
+    client = asyncio.create_task(door.ask({**GREEDY, "project_id": "mine", "timeout": seconds}))
+    await door.until_engine("one", "/_control", lambda seen: seen["requests"] == 1, "the request to be there")
+    door.house.supervisor.office.bookkeeper.retune(AccountingSettings())
+    await door.at_engine("one", "/_control", {"decode": "ok"})
+    _, answer, _ = await client
+    usage = answer["usage"]
+    assert answer["cost"] == (usage["input_tokens"] + 2 * usage["output_tokens"]) / 1_000
+
+
 async def test_flat_errors_have_a_detail_too(door: Door) -> None:
     await door.open({"demo": DEMO})
     for body, expected, code in (
@@ -77,11 +95,16 @@ async def test_flat_errors_have_a_detail_too(door: Door) -> None:
 
 async def test_who_runs_out_of_time_is_told_and_the_engine_is_left(door: Door) -> None:
     await door.open({"one": misbehaving(door.house.model, knobs={"prefill_seconds": 60, "prefill_burns": False})})
+    records: list[UsageRecord] = []
+    door.house.supervisor.office.bookkeeper.on_settled.append(records.append)
     status, answer, _ = await door.ask({**GREEDY, "timeout": 1})
     assert (status, answer["error"]["code"]) == (504, "answer_deadline")
     assert door.outcomes("one") == {"timeout": 1}
     await door.until_engine("one", "/_control", lambda seen: seen["aborted"] == 1, "the engine to be left")
     await until(lambda: door.house["one"].requests_active == 0, "the request to be over")
+    settlement = records[0].settlement
+    assert settlement is not None
+    assert settlement.usage.prompt_tokens > 0, "a client could have a model at work for nothing"
 
 
 async def test_tiers_and_auto_lead_to_their_models(door: Door) -> None:

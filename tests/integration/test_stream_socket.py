@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import WSCloseCode, WSMsgType
 
+from supervisor.config.accounting_settings import AccountingSettings
 from tests.fixtures.door import HELLO, Door
 from tests.fixtures.house import misbehaving
 from tests.fixtures.nursery import GENEROUS_SECONDS, until
@@ -90,6 +91,20 @@ async def test_chats_one_after_the_other_token_by_token(door: Door) -> None:
         ]
         assert order == [0, 1, 2]
     assert door.outcomes("demo") == {"ok": 8}
+
+
+async def test_a_price_that_changes_meanwhile_is_not_this_chats(door: Door) -> None:
+    prices = {"one": {"input": "1000", "output": "2000"}}
+    engine = misbehaving(door.house.model, knobs={"token_interval_seconds": 0.02})
+    await door.open({"one": engine}, sections={"accounting": {"prices": prices}})
+    async with connect(door) as socket:
+        await socket.send_json(LONG)
+        assert (await hear(socket))["type"] == "token"
+        door.house.supervisor.office.bookkeeper.retune(AccountingSettings())
+        while (told := await hear(socket))["type"] == "token":
+            pass
+    usage = told["usage"]
+    assert told["cost"] == (usage["input_tokens"] + 2 * usage["output_tokens"]) / 1_000
 
 
 async def test_what_is_wrong_with_a_chat_does_not_end_the_connection(door: Door) -> None:

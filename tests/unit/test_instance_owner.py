@@ -33,7 +33,7 @@ def make(watches: list[FakeWatch], told: list[State]) -> Instance:
     return Instance(Profile("one", "command"), Figures(), parts, output, clock, publish, watch=watch)
 
 
-async def test_a_listener_that_fails_does_not_end_the_owner(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_listener_that_fails_stands_in_nobodys_way(caplog: pytest.LogCaptureFixture) -> None:
     watches: list[FakeWatch] = []
     told: list[State] = []
     instance = make(watches, told)
@@ -42,12 +42,16 @@ async def test_a_listener_that_fails_does_not_end_the_owner(caplog: pytest.LogCa
     def fail(_state: State) -> None:
         raise RuntimeError("a fault of somebody else's")
 
+    heard: list[tuple[int, State]] = []
     instance.on_change(fail)
+    for number in range(5):
+        instance.on_change(lambda state, number=number: heard.append((number, state)))  # type: ignore[misc]
     async with asyncio.timeout(5):
         assert (await instance.start()).state is State.STARTING
         assert [watch.begun for watch in watches] == [True]
         assert (await instance.stop()).state is State.STOPPING
     assert "a fault of somebody else's" in caplog.text
+    assert heard == [(number, state) for state in (State.STARTING, State.STOPPING) for number in range(5)]
     await instance.close()
 
 

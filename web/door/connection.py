@@ -39,8 +39,8 @@ class DoorConnection(asyncio.Protocol):
     """See the module. One request at a time; what comes meanwhile waits."""
 
     __slots__ = (
-        "_deadline", "_door", "_exchange", "_head", "_host", "_idle_since", "_idle_timer", "_loop", "_parts", "_received_bytes", "_slow_timer",
-        "_task", "_transport",
+        "_deadline", "_door", "_exchange", "_head", "_host", "_idle_since", "_idle_timer", "_is_paused", "_loop", "_parts", "_received_bytes",
+        "_slow_timer", "_task", "_transport",
     )  # fmt: skip
 
     def __init__(self, door: Door, loop: asyncio.AbstractEventLoop) -> None:
@@ -53,6 +53,7 @@ class DoorConnection(asyncio.Protocol):
         self._host: bytes | None = None
         self._task: asyncio.Task[None] | None = None
         self._exchange: Exchange | None = None
+        self._is_paused = False
         self._deadline: asyncio.TimerHandle | None = None
         self._slow_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -84,7 +85,7 @@ class DoorConnection(asyncio.Protocol):
         """See `asyncio.Protocol`."""
         self._parts.append(data)
         self._received_bytes += len(data)
-        if self._task is None:
+        if self._task is None and not self._is_paused:
             self._look()
         elif self._received_bytes > AHEAD_LIMIT_BYTES:
             self._transport.pause_reading()
@@ -104,16 +105,20 @@ class DoorConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client does not read as fast as the engine writes."""
+        self._is_paused = True
         if self._exchange is not None:
             self._exchange.pause()
         self._slow_timer = self._loop.call_later(self._door.settings.slow_reader_seconds, self.abort)
 
     def resume_writing(self) -> None:
         """It has caught up."""
+        self._is_paused = False
         if self._slow_timer is not None:
             self._slow_timer.cancel()
         if self._exchange is not None:
             self._exchange.resume()
+        elif self._task is None:
+            self._go_on()
 
     # Requests
 
@@ -188,13 +193,15 @@ class DoorConnection(asyncio.Protocol):
             failure = LlamavisorError(f"An unexpected failure; the server's log has it as {given}.")
             self._transport.write(wire.refusal(failure, given, closes=not head.keeps_alive))
         self._task = None
-        self._go_on(head)
-
-    def _go_on(self, head: PlainHead) -> None:
+        self._idle_since = self._loop.time()
         if not head.keeps_alive or self._door.is_closing:
             self._transport.close()
-        elif not self._transport.is_closing():
-            self._idle_since = self._loop.time()
+        elif not self._is_paused:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Take the next request; not before the client has read most of the answer to the last one."""
+        if not self._transport.is_closing():
             self._transport.resume_reading()
             if self._received_bytes:
                 self._look()
@@ -211,9 +218,6 @@ class DoorConnection(asyncio.Protocol):
             return
         async with door.gateway.exchange(call, caller) as passage:
             answer = await passage.answer()
-            if answer.is_stream:
-                await self._stream(passage.exchange, answer, head, given)
-                return
         self._write_whole(answer, passage.booking, head, given)
 
     def _write_whole(self, answer: Answer, booking: Booking, head: PlainHead, given: str) -> None:
@@ -260,9 +264,11 @@ class DoorConnection(asyncio.Protocol):
         write = self._transport.write
         headers = {**answer.headers, **booking_headers(exchange.booking), **wire.STREAM_HEADERS}
         begin = b"" if has_begun else wire.stream_head(answer.status, headers, given, closes=not head.keeps_alive)
-        write(begin + wire.chunk(answer.body))
         self._exchange = exchange
+        if self._is_paused:
+            exchange.pause()
         try:
+            write(begin + wire.chunk(answer.body))
             await exchange.pipe(self._write_chunk)
         except LlamavisorError as error:
             write(wire.chunk(wire.error_event(error)))

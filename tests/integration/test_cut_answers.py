@@ -1,0 +1,71 @@
+"""What an answer costs that never came: its prompt, where it was its client who did not wait; nothing, where the engine failed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from supervisor.storage.records import TokenSource, TokenUsage, UsageRecord
+from tests.fixtures.door import HELLO, STREAM, Door
+from tests.fixtures.house import misbehaving
+from tests.fixtures.nursery import until
+
+SILENT = {"prefill_seconds": 60, "prefill_burns": False}
+
+
+@pytest_asyncio.fixture
+async def door(tmp_path: Path) -> AsyncIterator[Door]:
+    """Not open yet."""
+    door = Door(tmp_path)
+    yield door
+    await door.close()
+
+
+async def open_with(door: Door, **knobs: Any) -> list[UsageRecord]:
+    """One engine; what will be booked."""
+    await door.open({"one": misbehaving(door.house.model, knobs=knobs, supervision={"retry_base_seconds": 30})})
+    records: list[UsageRecord] = []
+    door.house.supervisor.office.bookkeeper.on_settled.append(records.append)
+    return records
+
+
+@pytest.mark.parametrize("body", [HELLO, STREAM], ids=["whole", "stream"])
+async def test_who_leaves_before_the_first_word_pays_the_prompt_as_it_was_estimated(door: Door, body: Any) -> None:
+    records = await open_with(door, **SILENT)
+
+    async def ask() -> None:
+        async with door.post(body) as response:
+            await response.read()
+
+    client = asyncio.create_task(ask())
+    await door.until_engine("one", "/_control", lambda seen: seen["requests"] == 1, "the request to be there")
+    client.cancel()
+    await asyncio.wait([client])
+    await until(lambda: records, "the record")
+    settlement = records[0].settlement
+    assert settlement is not None
+    assert (settlement.outcome, settlement.usage.source) == ("client_gone", TokenSource.COUNTED)
+    assert settlement.usage.prompt_tokens > settlement.usage.completion_tokens == 0
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("knobs", "outcome"),
+    [
+        ({"chat_status": 400}, "refused"),
+        ({"chat_status": 500}, "engine_error"),
+        ({"stream_fault": "kill", "fault_after": 0}, "engine_died"),
+    ],
+    ids=["400", "500", "killed"],
+)
+async def test_what_the_engine_did_not_do_costs_nothing(door: Door, knobs: dict[str, Any], outcome: str) -> None:
+    records = await open_with(door, **knobs)
+    assert (await door.ask(HELLO))[0] >= 400
+    settlement = records[0].settlement
+    assert settlement is not None
+    assert (settlement.outcome, settlement.usage) == (outcome, TokenUsage())
