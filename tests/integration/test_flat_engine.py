@@ -69,7 +69,7 @@ async def test_a_price_that_changes_meanwhile_is_not_this_answers(door: Door, se
     prices = {"one": {"input": "1000", "output": "2000"}}
     engine = misbehaving(door.house.model, knobs={"decode": "wedge_busy"})
     await door.open({"one": engine}, sections={"accounting": {"prices": prices}})
-    client = asyncio.create_task(door.ask({**GREEDY, "project_id": "mine", "timeout": seconds}))
+    client = asyncio.create_task(door.ask({**GREEDY, "project_id": "default", "timeout": seconds}))
     await door.until_engine("one", "/_control", lambda seen: seen["requests"] == 1, "the request to be there")
     door.house.supervisor.office.bookkeeper.retune(AccountingSettings())
     await door.at_engine("one", "/_control", {"decode": "ok"})

@@ -85,6 +85,6 @@ async def test_what_is_not_whole_is_an_error(door: Door, headers: dict[str, str]
 
 async def test_a_surface_that_reads_the_answer_says_that_it_cannot(door: Door) -> None:
     records = listen(door)
-    status, answer, _ = await door.ask({**HELLO, "project_id": "mine"})
+    status, answer, _ = await door.ask({**HELLO, "project_id": "default"})
     assert (status, answer["error"]["code"]) == (502, "incomplete_answer")
     assert [one.settlement and one.settlement.usage.completion_tokens for one in records] == [2]

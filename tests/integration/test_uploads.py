@@ -131,7 +131,7 @@ async def test_no_name_leads_out_of_the_folder(web_house: WebHouse) -> None:
     await web_house.serve()
     for path, tail in product(PATHS, ("", "/content")):
         async with web_house.http.get(f"/v1/files/{path}{tail}") as answer:
-            assert answer.status == 404
+            assert answer.status == (400 if "%00" in path else 404)
     for name in ("../../../etc/passwd", "/etc/passwd", "a\\..\\b"):
         body = PURPOSE + FILE.replace("a.jsonl", name) + END
         status, told = await send(web_house, body)
