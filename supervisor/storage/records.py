@@ -23,7 +23,8 @@ class Scope(StrEnum):
 class TokenSource(StrEnum):
     """Where the token counts of a record come from.
 
-    `engine`: its own figures. `counted`: events of an answer that was cut before the engine told, its prompt estimated if need be. `none`: nothing was generated, or nobody knows.
+    `engine`: its own figures. `counted`: events of an answer that was cut before the engine told, its prompt estimated if need be.
+    `none`: nothing was generated, or nobody knows.
     """
 
     ENGINE = "engine"
