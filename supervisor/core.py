@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from supervisor.clock import Clock, SystemClock
-from supervisor.config import ConfigError, LoadedSettings, Settings, diff_settings
+from supervisor.config import ConfigError, LoadedSettings, Settings, check_servable, diff_settings
 from supervisor.data_folder import DataFolder
 from supervisor.errors import NotAvailableError
 from supervisor.events import EventLog
@@ -222,6 +222,9 @@ class Supervisor:
                 raise NotAvailableError("The server is shutting down: nothing is reloaded.", code="shutting_down")
             try:
                 loaded = self._load() if self._load is not None else self.loaded
+                refusal = check_servable(loaded.settings)
+                if refusal is not None:
+                    raise refusal
             except ConfigError as error:
                 self.events.publish("configuration_refused", {"message": str(error)})
                 raise

@@ -47,13 +47,13 @@ def check(
     json_output: JsonOption = False,
 ) -> None:
     """Check a configuration as `serve` would read it, variables of the environment included; all problems are told at once."""
-    from supervisor.config import ConfigError, check_exposure, load_settings
+    from supervisor.config import ConfigError, check_servable, load_settings
 
     if file is not None and config is not None:
         raise UsageProblemError("FILE and --config are both given.", remedy="Keep one of them.")
     try:
         loaded = load_settings(file or config, environ=os.environ)
-        refusal = check_exposure(loaded.settings.server)
+        refusal = check_servable(loaded.settings)
     except ConfigError as error:
         loaded, refusal = None, error
     _tell_check(loaded, refusal, as_json=json_output)

@@ -43,7 +43,7 @@ def _findings(config: Path | None, data_dir: Path | None) -> Iterator[Finding]:
     from supervisor.cli.findings import fail, ok
     from supervisor.cli.machine_checks import engine_library, machine_findings
     from supervisor.cli.setup_checks import data_folder_findings, instance_findings, port_finding
-    from supervisor.config import ConfigError, check_exposure, load_settings
+    from supervisor.config import ConfigError, check_servable, load_settings
     from supervisor.data_folder import default_data_folder
 
     yield from machine_findings()
@@ -51,7 +51,7 @@ def _findings(config: Path | None, data_dir: Path | None) -> Iterator[Finding]:
     yield from data_folder_findings(folder)
     try:
         loaded = load_settings(config, environ=os.environ)
-        refusal = check_exposure(loaded.settings.server)
+        refusal = check_servable(loaded.settings)
     except ConfigError as error:
         for problem in error.problems:
             yield fail("configuration", f"{error.source or 'environment'}: {problem.message}", f"{problem.remedy}.")

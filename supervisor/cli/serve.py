@@ -48,13 +48,13 @@ def serve(
 def _serve(config: Path | None, data_dir: Path | None, overrides: Mapping[str, object], *, open_browser: bool) -> int:
     import os
 
-    from supervisor.config import check_exposure, load_settings
+    from supervisor.config import check_servable, load_settings
 
     def load() -> LoadedSettings:
         return load_settings(config, environ=os.environ, overrides=overrides)
 
     loaded = load()
-    refusal = check_exposure(loaded.settings.server)
+    refusal = check_servable(loaded.settings)
     if refusal is not None:
         raise refusal
     # The server itself takes a second to import: not before it is known that there is one to start.

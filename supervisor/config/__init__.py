@@ -16,6 +16,7 @@ from supervisor.config.problems import ConfigError, Problem
 from supervisor.config.redaction import redacted, settings_tree
 from supervisor.config.reference import configuration_reference
 from supervisor.config.schema import settings_schema
+from supervisor.config.servable import check_servable
 from supervisor.config.server_settings import ServerSettings, TlsSettings, check_exposure
 from supervisor.config.settings import (
     DEMO_INSTANCE,
@@ -51,6 +52,7 @@ __all__ = [
     "TlsSettings",
     "VllmEngine",
     "check_exposure",
+    "check_servable",
     "configuration_reference",
     "diff_settings",
     "find_config",

@@ -68,7 +68,7 @@ class ConfigError(InvalidConfigurationError):
     """The configuration is refused, with every problem found (`problems`, never empty).
 
     `code` is one of `config_not_found`, `config_unreadable`, `config_too_large`, `config_encoding`, `config_format`,
-    `config_syntax`, `config_invalid`, `exposed_bind`; `param` is the key of the first problem; `status` is 422;
+    `config_syntax`, `config_invalid`, `exposed_bind`, `extra_missing`; `param` is the key of the first problem; `status` is 422;
     `details["problems"]` holds the same list for programs.
     """
 

@@ -88,6 +88,7 @@ Every error has a code, and lists all problems with key, message, remedy, and th
 | `config_syntax` | it is not JSON, YAML or TOML as its suffix says, or nested too deeply |
 | `config_invalid` | a key is unknown, missing or given twice; a value has the wrong type, is out of range or contradicts another |
 | `exposed_bind` | others could reach the server without a key, or in plain HTTP that was not asked for |
+| `extra_missing` | it asks for something whose optional packages are not installed |
 """
 
 _PRICES = ("accounting", "prices")
