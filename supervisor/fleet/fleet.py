@@ -272,7 +272,13 @@ def _figures(settings: Settings, name: str) -> Figures:
 
 def _profile(settings: Settings, name: str) -> Profile:
     own = settings.instances[name]
-    return Profile(name, own.engine.kind, required=own.is_required, survive_supervisor=own.survive_supervisor)
+    return Profile(
+        name,
+        own.engine.kind,
+        required=own.is_required,
+        survive_supervisor=own.survive_supervisor,
+        on_demand=own.is_on_demand,
+    )
 
 
 def _sentence(text: str) -> str:

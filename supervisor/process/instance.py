@@ -37,6 +37,7 @@ class Profile:
     engine: str
     required: bool = True
     survive_supervisor: bool = False
+    on_demand: bool = False
 
 
 @dataclass(slots=True)
@@ -271,6 +272,7 @@ class Instance:
             address=str(watch.spec.address) if watch is not None and watch.spec is not None else None,
             required=self.profile.required,
             survive_supervisor=self.profile.survive_supervisor,
+            on_demand=self.profile.on_demand,
             remains=core.remains,
             requests_active=self.traffic.active,
             parts=watch.parts if watch is not None and core.state is State.READY else {},

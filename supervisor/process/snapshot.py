@@ -18,7 +18,8 @@ class InstanceSnapshot:
 
     `models` are in wire shape; times with `_ms` are unix milliseconds; `uptime_seconds` counts from the start of the process;
     `state_seq` counts the changes of state, so that who hears of 7 after 5 knows that something was missed;
-    `progress` is 0 to 1 while loading, when known; `cause` explains `crashed` and `error`; `last_crash` stays after the recovery.
+    `progress` is 0 to 1 while loading, when known; `on_demand`: a request for it starts it;
+    `cause` explains `crashed` and `error`; `last_crash` stays after the recovery.
     """
 
     name: str
@@ -42,6 +43,7 @@ class InstanceSnapshot:
     survive_supervisor: bool
     remains: bool
     requests_active: int
+    on_demand: bool = False
     parts: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -110,6 +112,8 @@ def _iso(unix_ms: int | None) -> str | None:
 
 
 def _explain_initial(snapshot: InstanceSnapshot) -> str:
+    if snapshot.on_demand:
+        return f"{snapshot.name} is not loaded now: the next request for it loads it."
     return (
         f"{snapshot.name} is not running because nobody has started it, or because it was stopped. Start it to use it."
     )

@@ -39,7 +39,7 @@ async def test_initial(stage: Site, watcher: Watcher) -> None:
     page = await watcher.open(stage.url)
     idle = card(page, "idle")
     await expect(idle.locator('[data-part="state"]')).to_have_text("initial")
-    await expect(idle).to_contain_text("is not running because nobody has started it, or because it was stopped")
+    await expect(idle).to_contain_text("is not loaded now: the next request for it loads it")
     await expect(idle.locator("progress")).to_be_hidden()
     assert await can_press(page, "idle") == {"Start": True, "Stop": False, "Restart": False}
 
