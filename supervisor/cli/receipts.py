@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from supervisor.cli.client import Query
-from supervisor.cli.formatting import money
+from supervisor.cli.formatting import money, waiting_words
 from supervisor.cli.place import ServerPlace
 from supervisor.cli.telling import NOTHING, asked, count, get, tell_table, tell_words
 
@@ -66,15 +66,10 @@ def _running_row(one: Document) -> tuple[str, ...]:
         one["key_label"] or one["key_id"] or NOTHING,
         one["instance"] or one["endpoint"],
         one["surface"],
-        one["stage"] if one["waiting"] is None else f"{one['stage']}, {_outlook(one['waiting'])}",
+        one["stage"] if one["waiting"] is None else f"{one['stage']}, {waiting_words(one['waiting'])}",
         count(one["completion_tokens"]),
         f"{one['seconds']:.1f}",
     )
-
-
-def _outlook(waiting: Document) -> str:
-    loading = "" if waiting["progress"] is None else f" ({waiting['progress']:.0%} loaded)"
-    return f"{waiting['position']} in line, model {waiting['state']}{loading}"
 
 
 def _receipt_rows(receipt: Document) -> Iterator[tuple[str, str]]:
