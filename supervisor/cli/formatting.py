@@ -43,6 +43,13 @@ def money(micros: int | None) -> str:
     return f"{whole}.{fraction.rstrip('0').ljust(2, '0')}"
 
 
+def price(micros: int, currency: str, unpriced: int) -> str:
+    """`1.50 EUR`, with ` + ?` where some of the requests have no price; `–` where that is all that is known."""
+    if unpriced and not micros:
+        return "–"
+    return f"{money(micros)} {currency}{' + ?' if unpriced else ''}"
+
+
 def moment(iso: str | None) -> str:
     """`2026-01-02 15:04Z` of a time in ISO 8601 and UTC; `–` when there is none."""
     return "–" if iso is None else f"{iso[:10]} {iso[11:16]}Z"

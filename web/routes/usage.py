@@ -18,7 +18,7 @@ from supervisor.storage.accounts import Period
 from supervisor.storage.books import Books
 from supervisor.storage.records import Scope
 from supervisor.storage.usage import UsageFilter
-from web.account_data import in_flight_data
+from web.account_data import binding, budget_data, in_flight_data
 from web.bodies import query_integer
 from web.calling import caller_of
 from web.fields import choice, text
@@ -70,13 +70,17 @@ FILTERS = (
     },
 )
 async def show_usage(request: web.Request) -> web.Response:
-    """`limit` and `remaining` are in `unit`, of the project's budget for that period."""
+    """`limit` and `remaining` are in `unit`, of the project's budget for that period; `budgets` are those of all periods."""
     supervisor, project = request.app[SUPERVISOR], _project(request, "project_id")
     period = choice({"period": request.query.get("period", Period.MONTH.value)}, "period", Period)
     bookkeeper = supervisor.office.bookkeeper
     wanted = reports.period_filter(project, period, bookkeeper.now_ms())
     by_model = await supervisor.office.books.query(usage.sums, wanted, ("model",))
-    return web.json_response(reports.usage_report(bookkeeper, project, period, by_model))
+    currency, key_id = supervisor.settings.accounting.currency, _own_key(request, project)
+    budgets = [budget_data(one, currency) for one in binding(supervisor.office, project, key_id)]
+    report = reports.usage_report(bookkeeper, project, period, by_model)
+    unpriced = sum(one.unpriced for one in by_model)
+    return web.json_response({**report, "currency": currency, "unpriced_requests": unpriced, "budgets": budgets})
 
 
 def _buckets_route(path: str, summary: str, *, costs: bool) -> None:
@@ -308,6 +312,12 @@ def _project(request: web.Request, name: str) -> str:
     if project != DEFAULT_PROJECT:
         raise ForbiddenError(f"The key is of the project `{caller.project}`, not of `{project}`.", param=name)
     return caller.project
+
+
+def _own_key(request: web.Request, project: str) -> str | None:
+    """The key that asks, where it is one of the project."""
+    caller = caller_of(request)
+    return caller.key_id if caller.project == project else None
 
 
 def _may_see(caller: Caller, project: str) -> bool:
