@@ -9,9 +9,11 @@ from typing import Any
 from supervisor.gateway.accounting.ledger import BudgetStatus
 from supervisor.gateway.accounting.office import Office
 from supervisor.gateway.accounting.periods import span
+from supervisor.gateway.accounting.reports import receipt
 from supervisor.gateway.inflight import InFlightRequest
 from supervisor.storage import usage
 from supervisor.storage.accounts import KeyRecord, Period, Project
+from supervisor.storage.records import UsageRecord
 from supervisor.storage.usage import UsageFilter
 from web.fields import iso
 from web.waiting import waiting_data
@@ -83,6 +85,12 @@ def in_flight_data(one: InFlightRequest, labels: Mapping[str, str]) -> dict[str,
         "waiting": None if one.waiting is None else waiting_data(one.waiting),
         "completion_tokens": one.usage.completion_tokens,
     }
+
+
+def receipt_data(record: UsageRecord, currency: str) -> dict[str, Any]:
+    """All that is known of one request, and the currency of its cost."""
+    told = receipt(record)
+    return {**told, "cost": {**told["cost"], "currency": currency}} if "cost" in told else told
 
 
 async def standings(office: Office) -> list[BudgetStatus]:

@@ -54,7 +54,7 @@ def _request_row(receipt: Document) -> tuple[str, ...]:
         receipt["surface"],
         receipt["outcome"] or "on its way",
         NOTHING if used is None else count(used["total_tokens"]),
-        money(receipt.get("cost", {}).get("micros")),
+        _cost(receipt.get("cost")),
         _seconds(receipt.get("timings", {}).get("total_ms")),
     )
 
@@ -94,12 +94,16 @@ def _figures(receipt: Document) -> Iterator[tuple[str, str]]:
     used, cost, timings, energy = (receipt[name] for name in ("usage", "cost", "timings", "energy"))
     prompt, cached, completion = (count(used[f"{name}_tokens"]) for name in ("prompt", "cached", "completion"))
     yield "tokens", f"{prompt} of the prompt ({cached} cached), {completion} of the answer; told by: {used['source']}"
-    yield "cost", money(cost["micros"])
+    yield "cost", _cost(cost)
     waited, first, total = (_seconds(timings[f"{name}_ms"]) for name in ("queued", "first_byte", "total"))
     yield "seconds", f"{total} in all, {waited} in line, first byte after {first}"
     if energy["method"] is not None:
         joules, grams = energy["millijoules"] / MILLISECONDS, (energy["co2_micrograms"] or 0) / 1_000_000
         yield "energy", f"{joules:.3f} J, {grams:.6f} gCO2; method: {energy['method']}"
+
+
+def _cost(cost: Document | None) -> str:
+    return NOTHING if cost is None or cost["micros"] is None else f"{money(cost['micros'])} {cost['currency']}"
 
 
 def _moment(text: str) -> str:

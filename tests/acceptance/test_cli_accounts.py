@@ -162,6 +162,7 @@ def test_what_was_used_is_told_to_the_micro_unit(shell: Shell) -> None:
     table = shell.cli("requests", "list", "--project", "meter", "-n", "5").stdout
     assert receipt["id"] in table
     assert " ok " in table
+    assert cost_text in table
     assert shell.cli("requests", "list", "--project", "nobody").stdout == "There is no such request.\n"
 
 

@@ -165,7 +165,7 @@ async def _nothing(request: web.Request) -> dict[str, Any]:
 async def _served(request: web.Request) -> dict[str, Any]:
     office = request.app[SUPERVISOR].office
     given = {name: value for name, value in request.query.items() if value}
-    receipts, following = await receipts_page(office.books, given, RECEIPTS_A_PAGE)
+    receipts, following = await receipts_page(request.app[SUPERVISOR], given, RECEIPTS_A_PAGE)
     filters = {name: value for name, value in given.items() if name in FILTER_NAMES}
     return {
         # Those that are on their way stand above.

@@ -15,10 +15,9 @@ from supervisor.gateway.accounting.callers import DEFAULT_PROJECT, Caller
 from supervisor.gateway.accounting.keys import require_scope
 from supervisor.storage import usage
 from supervisor.storage.accounts import Period
-from supervisor.storage.books import Books
 from supervisor.storage.records import Scope
 from supervisor.storage.usage import UsageFilter
-from web.account_data import binding, budget_data, in_flight_data
+from web.account_data import binding, budget_data, in_flight_data, receipt_data
 from web.bodies import query_integer
 from web.calling import caller_of
 from web.fields import choice, text
@@ -174,7 +173,7 @@ async def show_receipt(request: web.Request) -> web.Response:
     found = await supervisor.office.books.query(usage.one, identity, project)
     if found is None:
         raise NotFoundError(f"There is no request {identity[:100]!r}.", param="id")
-    return web.json_response(reports.receipt(found))
+    return web.json_response(receipt_data(found, supervisor.settings.accounting.currency))
 
 
 @routes.route(
@@ -193,8 +192,7 @@ async def show_receipt(request: web.Request) -> web.Response:
 async def list_requests(request: web.Request) -> web.Response:
     """One record for each request that was let in, whatever became of it."""
     limit = query_integer(request.query, "limit", PAGE_DEFAULT, minimum=1, maximum=PAGE_MOST)
-    books = request.app[SUPERVISOR].office.books
-    receipts, following = await receipts_page(books, request.query, limit)
+    receipts, following = await receipts_page(request.app[SUPERVISOR], request.query, limit)
     return web.json_response({"requests": receipts, "next": following})
 
 
@@ -272,13 +270,16 @@ def _list(request: web.Request, name: str) -> list[str]:
     return [part for value in given for part in value.split(",") if part]
 
 
-async def receipts_page(books: Books, query: Mapping[str, str], limit: int) -> tuple[list[dict[str, Any]], str | None]:
+async def receipts_page(
+    supervisor: Supervisor, query: Mapping[str, str], limit: int
+) -> tuple[list[dict[str, Any]], str | None]:
     """At most `limit` receipts, newest first, as the parameters of `GET /admin/requests` want them; and its `next`."""
-    found = await books.query(usage.page, filter_of(query), limit + 1, _cursor(query.get("after")))
+    found = await supervisor.office.books.query(usage.page, filter_of(query), limit + 1, _cursor(query.get("after")))
     shown, more = found[:limit], len(found) > limit
     last = shown[-1].request if more else None
     following = None if last is None else f"{last.accepted_at_ms}.{last.id}"
-    return [reports.receipt(one) for one in shown], following
+    currency = supervisor.settings.accounting.currency
+    return [receipt_data(one, currency) for one in shown], following
 
 
 def filter_of(query: Mapping[str, str]) -> UsageFilter:
