@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from supervisor.gateway.accounting.ledger import BudgetStatus
 from supervisor.gateway.accounting.office import Office
+from supervisor.gateway.accounting.periods import span
+from supervisor.gateway.accounting.reports import receipt
 from supervisor.gateway.inflight import InFlightRequest
+from supervisor.storage import usage
 from supervisor.storage.accounts import KeyRecord, Period, Project
+from supervisor.storage.records import UsageRecord
+from supervisor.storage.usage import UsageFilter
 from web.fields import iso
 from web.waiting import waiting_data
 
 
-def project_data(office: Office, project: Project) -> dict[str, Any]:
-    """One project, and what it has used this month."""
-    micros, tokens = office.bookkeeper.ledger.used(project.name, office.bookkeeper.now_ms())[Period.MONTH]
-    return {
-        "name": project.name,
-        "limits": asdict(project.limits),
-        "month": {"tokens": tokens, "cost_micros": micros},
-    }
+async def projects_data(office: Office, projects: Iterable[Project], currency: str) -> list[dict[str, Any]]:
+    """These projects, and what each has used this month."""
+    now_ms = office.bookkeeper.now_ms()
+    month = UsageFilter(since_ms=span(Period.MONTH, now_ms).start_ms)
+    unpriced = {one.group[0]: one.unpriced for one in await office.books.query(usage.sums, month, ("project",))}
+    told = []
+    for project in projects:
+        micros, tokens = office.bookkeeper.ledger.used(project.name, now_ms)[Period.MONTH]
+        used = {"tokens": tokens, "cost_micros": micros, "currency": currency}
+        month_data = {**used, "unpriced_requests": unpriced.get(project.name, 0)}
+        told.append({"name": project.name, "limits": asdict(project.limits), "month": month_data})
+    return told
 
 
 def key_data(key: KeyRecord) -> dict[str, Any]:
@@ -38,7 +47,7 @@ def key_data(key: KeyRecord) -> dict[str, Any]:
     }
 
 
-def budget_data(status: BudgetStatus) -> dict[str, Any]:
+def budget_data(status: BudgetStatus, currency: str) -> dict[str, Any]:
     """One budget, and how it stands."""
     budget = status.budget
     return {
@@ -51,6 +60,7 @@ def budget_data(status: BudgetStatus) -> dict[str, Any]:
         "reserved": status.reserved,
         "remaining": status.remaining,
         "resets_at": iso(status.end_ms),
+        "currency": currency,
     }
 
 
@@ -77,8 +87,26 @@ def in_flight_data(one: InFlightRequest, labels: Mapping[str, str]) -> dict[str,
     }
 
 
+def receipt_data(record: UsageRecord, currency: str) -> dict[str, Any]:
+    """All that is known of one request, and the currency of its cost."""
+    told = receipt(record)
+    return {**told, "cost": {**told["cost"], "currency": currency}} if "cost" in told else told
+
+
 async def standings(office: Office) -> list[BudgetStatus]:
     """Every budget as it stands in the period of now."""
     ledger, now_ms = office.bookkeeper.ledger, office.bookkeeper.now_ms()
     owners = dict.fromkeys((budget.project, budget.key_id) for budget in await office.budgets())
     return [status for project, key_id in owners for status in ledger.budget_status(project, now_ms, key_id)]
+
+
+def binding(office: Office, project: str, key_id: str | None) -> list[BudgetStatus]:
+    """The budgets that bound a key of the project (None: the project's own alone), that with the smallest share left first."""
+    ledger, now_ms = office.bookkeeper.ledger, office.bookkeeper.now_ms()
+    own = () if key_id is None else ledger.budget_status(project, now_ms, key_id)
+    return sorted((*ledger.budget_status(project, now_ms), *own), key=share_left)
+
+
+def share_left(status: BudgetStatus) -> float:
+    """What is left of a budget, 1 for all of it; nothing of one that allows nothing."""
+    return status.remaining / status.budget.amount if status.budget.amount else 0.0

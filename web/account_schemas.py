@@ -17,13 +17,23 @@ SCOPE: Schema = {"type": "string", "enum": [scope.value for scope in Scope]}
 PERIOD: Schema = {"type": "string", "enum": [period.value for period in Period]}
 UNIT: Schema = {"type": "string", "enum": [unit.value for unit in BudgetUnit]}
 
+CURRENCY = described(STRING, "`accounting.currency`.")
+UNPRICED = described(INTEGER, "Requests whose tokens have no price; the cost is without them.")
+
 _ACCOUNTS: dict[str, Schema] = {
     "Limits": record({name: optional(INTEGER) for name in LIMIT_NAMES}),
     "Project": record(
         {
             "name": STRING,
             "limits": ref("Limits"),
-            "month": record({"tokens": INTEGER, "cost_micros": described(INTEGER, "Micro-units of the currency.")}),
+            "month": record(
+                {
+                    "tokens": INTEGER,
+                    "cost_micros": described(INTEGER, "Micro-units of the currency."),
+                    "currency": CURRENCY,
+                    "unpriced_requests": UNPRICED,
+                }
+            ),
         }
     ),
     "Key": record(
@@ -50,6 +60,7 @@ _ACCOUNTS: dict[str, Schema] = {
             "reserved": described(INTEGER, "Held back for requests on their way."),
             "remaining": INTEGER,
             "resets_at": STRING,
+            "currency": CURRENCY,
         }
     ),
 }
@@ -66,6 +77,9 @@ _USAGE: dict[str, Schema] = {
             "limit": INTEGER,
             "remaining": INTEGER,
             "unit": STRING,
+            "currency": CURRENCY,
+            "unpriced_requests": UNPRICED,
+            "budgets": described(array(ref("Budget")), "All that bound the project, and the key that asks; the smallest share left first."),
         },
         optional_keys=("limit", "remaining", "unit"),
     ),
@@ -114,7 +128,8 @@ _USAGE: dict[str, Schema] = {
             "instance": _OPTIONAL_TEXT, "revision": optional(INTEGER), "route_reason": _OPTIONAL_TEXT, "settled_at": STRING,
             "usage": record({"prompt_tokens": INTEGER, "cached_tokens": INTEGER, "completion_tokens": INTEGER, "total_tokens": INTEGER,
                              "source": STRING}),
-            "cost": record({"micros": optional(INTEGER), "input_price_micros": optional(INTEGER), "output_price_micros": optional(INTEGER)}),
+            "cost": record({"micros": optional(INTEGER), "input_price_micros": optional(INTEGER), "output_price_micros": optional(INTEGER),
+                            "currency": CURRENCY}),
             "timings": record({"queued_ms": optional(NUMBER), "first_byte_ms": optional(NUMBER), "total_ms": optional(NUMBER)}),
             "energy": record({"millijoules": optional(INTEGER), "co2_micrograms": optional(INTEGER), "method": _OPTIONAL_TEXT}),
         },

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from aiohttp import hdrs
 from pydantic import SecretStr
 
+from supervisor.errors import UnauthorizedError
 from supervisor.gateway.accounting.callers import ANYONE, Caller
 from supervisor.gateway.accounting.keys import Keyring
 
@@ -36,6 +37,13 @@ class KeyCheck:
         if self._digest is None:
             return True
         return isinstance(key, str) and hmac.compare_digest(_digest(key.encode()), self._digest)
+
+    def is_of_project(self, key: str | None) -> bool:
+        """Whether `key` is valid, and a project's."""
+        try:
+            return self._keyring.identify(key).key_id is not None
+        except UnauthorizedError:
+            return False
 
     def accepts_session(self, cookie: str | None) -> bool:
         """Whether `cookie` is the value that `session` gave out."""

@@ -29,13 +29,16 @@ def money(micros: int | None, currency: str = "") -> str:
     return f"{sign}{int(whole):,}{point}{part} {currency}".rstrip()
 
 
-def moment(at: str | int | None) -> str:
-    """A point in time, ISO 8601 or Unix milliseconds, as an element whose text the browser turns into the reader's own time; nothing for None."""
+def moment(at: str | int | None, *, seconds: bool = False) -> str:
+    """A point in time, ISO 8601 or Unix milliseconds, as an element whose text the browser turns into the reader's own time; nothing for None.
+
+    To the minute, or to the second.
+    """
     text = iso(at) if isinstance(at, int) else at
     if text is None:
         return ""
-    shown = f"{text[:16].replace('T', ' ')} UTC"
-    return Markup('<time datetime="{}">{}</time>').format(text, shown)
+    shown = f"{text[: 19 if seconds else 16].replace('T', ' ')} UTC"
+    return Markup('<time datetime="{}"{}>{}</time>').format(text, Markup(" data-seconds" if seconds else ""), shown)
 
 
 def milliseconds(value: float | None) -> str:

@@ -8,7 +8,8 @@ export function localiseTimes(root: ParentNode): void {
     const moment = new Date(each.dateTime);
     if (Number.isNaN(moment.getTime())) continue;
     const year = moment.getFullYear() === new Date().getFullYear() ? {} : ({ year: "numeric" } as const);
-    each.textContent = moment.toLocaleString("en-GB", { ...SHOWN, ...year });
+    const seconds = "seconds" in each.dataset ? ({ second: "2-digit" } as const) : {};
+    each.textContent = moment.toLocaleString("en-GB", { ...SHOWN, ...year, ...seconds });
     each.title = moment.toISOString();
   }
 }

@@ -44,10 +44,10 @@ export class Traffic {
 
 function metricTexts(data: MetricsData): Record<string, string> {
   const queued = data.requestsQueued ?? 0;
-  const active = formatInteger(data.requestsActive ?? 0);
   return {
     tokensPerSecond: formatDecimal(data.tokensPerSecond),
-    requestsActive: queued > 0 ? `${active} + ${formatInteger(queued)} queued` : active,
+    requestsActive: formatInteger(data.requestsActive ?? 0),
+    requestsQueued: queued > 0 ? `active, ${formatInteger(queued)} queued` : "active",
     totalRequests: formatInteger(data.totalRequests),
     // Nothing was answered within the minute.
     avgResponseTime: data.avgResponseTime ? milliseconds(data.avgResponseTime) : "–",

@@ -280,7 +280,7 @@ def usage(
     url: UrlOption = None,
     data_dir: DataDirOption = None,
 ) -> None:
-    """Show what a project used in the present day, week or month: tokens and cost by model, and what is left of its budget."""
+    """Show what a project used in the present day, week or month: tokens and cost by model, and what is left of its budgets, the tightest first."""
     from supervisor.cli.books import show_usage
     from supervisor.cli.place import find_server
 

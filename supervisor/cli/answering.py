@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
 from supervisor.cli.client import Client
-from supervisor.cli.outcome import ConnectionLostError
+from supervisor.cli.formatting import waiting_words
+from supervisor.cli.outcome import ConnectionLostError, RefusedError
 from supervisor.cli.sse import EventTooLargeError, ServerSentEvent
 
 CHAT_PATH = "/v1/chat/completions"
 DONE = "[DONE]"
+WAITING_EVENT = "llamavisor.waiting"
+ASK_FOR_PROGRESS = {"X-Llamavisor-Progress": "1"}
+NOT_AVAILABLE = 503
 CUT_SHORT = "the connection ended before the answer did"
 
 
@@ -23,7 +27,7 @@ class Answer:
     """What is known of an answer so far.
 
     `cut` says why it ended early (None: it did not, as far as is known); `done` that the server said it was complete; `usage` and
-    `finish_reason` are the server's.
+    `finish_reason` are the server's. `waiting` is what the request waits for, while it does.
     """
 
     model: str | None = None
@@ -36,6 +40,7 @@ class Answer:
     first_at: float | None = None
     last_at: float | None = None
     pieces: int = 0
+    waiting: Mapping[str, Any] | None = None
 
     @property
     def tokens(self) -> int:
@@ -56,7 +61,7 @@ class Answer:
         return (self.tokens - 1) / (self.last_at - self.first_at)
 
     def take(self, event: ServerSentEvent) -> str:
-        """Take an event in; the text that it adds."""
+        """Take an event in; the text that it adds. RefusedError when the server refuses what still waited: no answer had begun."""
         if event.data == DONE:
             self.done = True
             return ""
@@ -67,6 +72,12 @@ class Answer:
         if not isinstance(chunk, dict):
             self.cut = "the server sent something that is no part of an answer"
             return ""
+        if event.type == WAITING_EVENT:
+            self.waiting = chunk
+            return ""
+        if chunk.get("error") and self.waiting is not None:
+            raise _refusal(chunk["error"])
+        self.waiting = None
         if chunk.get("error"):
             self.cut = _message(chunk["error"])
             return ""
@@ -111,15 +122,20 @@ class Answer:
         }
 
 
-async def stream_answer(client: Client, body: Mapping[str, Any], answer: Answer) -> AsyncGenerator[str]:
+async def stream_answer(
+    client: Client, body: Mapping[str, Any], answer: Answer, on_wait: Callable[[str], None]
+) -> AsyncGenerator[str]:
     """Ask, and yield the text as it comes; `answer` holds the truth at every moment, also when the caller stops listening.
 
-    A refusal before the first byte raises; an end in the middle is told by `answer.cut`.
+    `on_wait` is told in words what the request waits for, as often as that changes. A refusal before the answer begins raises; an end in the
+    middle is told by `answer.cut`.
     """
     try:
-        async with aclosing(client.stream(CHAT_PATH, body)) as events:
+        async with aclosing(client.stream(CHAT_PATH, body, ASK_FOR_PROGRESS)) as events:
             async for event in events:
                 added = answer.take(event)
+                if answer.waiting is not None:
+                    on_wait(waiting_words(answer.waiting))
                 if added:
                     yield added
                 if answer.done or answer.cut is not None:
@@ -128,6 +144,11 @@ async def stream_answer(client: Client, body: Mapping[str, Any], answer: Answer)
         answer.cut = error.message.rstrip(".")
         return
     answer.cut = CUT_SHORT
+
+
+def _refusal(error: object) -> RefusedError:
+    code = error.get("code") if isinstance(error, dict) else None
+    return RefusedError(f"{_message(error)}.", status=NOT_AVAILABLE, code=code)
 
 
 def _message(error: object) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from supervisor.cli.client import Query
-from supervisor.cli.formatting import MICROS, moment, money
+from supervisor.cli.formatting import MICROS, moment, money, price
 from supervisor.cli.outcome import UsageProblemError
 from supervisor.cli.output import say, stdout, warn
 from supervisor.cli.place import ServerPlace
@@ -48,7 +48,7 @@ def show_projects(place: ServerPlace, *, as_json: bool) -> None:
     answer = get(place, "/admin/projects")
     columns = ("project", "tokens this month", "cost this month", "limits")
     rows = (
-        (each["name"], count(each["month"]["tokens"]), money(each["month"]["cost_micros"]), _limits(each["limits"]))
+        (each["name"], count(each["month"]["tokens"]), _month_cost(each["month"]), _limits(each["limits"]))
         for each in answer["projects"]
     )
     tell_table(answer, columns, rows, "There is no project.", as_json=as_json)
@@ -108,7 +108,7 @@ def set_budget(place: ServerPlace, wanted: Document, *, as_json: bool) -> None:
     answer = asked(place, lambda client: client.put("/admin/budgets", wanted))
     amount, _, _, remaining = _amounts(answer)
     whose = answer["key_id"] or answer["project"]
-    told = f"{whose} may use {amount} ({_unit(answer)}) a {answer['period']}; {remaining} is left."
+    told = f"{whose} may use {amount} {_unit(answer)} a {answer['period']}; {remaining} is left."
     tell_words(answer, told, as_json=as_json)
 
 
@@ -122,16 +122,17 @@ def show_usage(place: ServerPlace, period: str, project: str | None, *, as_json:
     """Print what a project used, by model; RefusedError when the key may not see it."""
     query = {"period": period} | ({} if project is None else {"project_id": project})
     answer = get(place, "/v1/usage", query)
-    rows = [(name, count(one["tokens"]), _cost(one["cost"])) for name, one in answer["by_model"].items()]
-    whose, total = (
-        f"{answer['project_id']}, this {period}",
-        (count(answer["total_tokens"]), _cost(answer["total_cost"])),
-    )
+    rows = [(name, count(one["tokens"]), _cost(one["cost"], answer)) for name, one in answer["by_model"].items()]
+    whose, unpriced = f"{answer['project_id']}, this {period}", answer["unpriced_requests"]
+    total = count(answer["total_tokens"]), price(round(answer["total_cost"] * MICROS), answer["currency"], unpriced)
     empty = f"{whose}: nothing was used."
     tell_table(answer, ("model", "tokens", "cost"), [*rows, (whose, *total)] if rows else [], empty, as_json=as_json)
-    if not as_json and "limit" in answer:
-        remaining, amount = (_amount(answer["unit"], answer[name]) for name in ("remaining", "limit"))
-        stdout().print(f"Left of the budget: {remaining} of {amount} ({_unit(answer)}).", soft_wrap=True)
+    if as_json:
+        return
+    if unpriced:
+        stdout().print(f"{count(unpriced)} request{'' if unpriced == 1 else 's'} without a price.", soft_wrap=True)
+    for each in answer["budgets"]:
+        stdout().print(_left(each), soft_wrap=True)
 
 
 def _key_state(key: Document, now: datetime) -> str:
@@ -147,8 +148,14 @@ def _limits(given: Document) -> str:
     return ", ".join(told) or "default"
 
 
+def _left(budget: Document) -> str:
+    whose = "" if budget["key_id"] is None else f" for the key {budget['key_id']}"
+    amount, _, _, remaining = _amounts(budget)
+    return f"Left of the budget a {budget['period']}{whose}: {remaining} of {amount} {_unit(budget)}."
+
+
 def _unit(budget: Document) -> str:
-    return "money" if budget["unit"] == "micros" else "tokens"
+    return str(budget["currency"]) if budget["unit"] == "micros" else "tokens"
 
 
 def _amounts(budget: Document) -> tuple[str, ...]:
@@ -159,5 +166,9 @@ def _amount(unit: str, number: int) -> str:
     return money(number) if unit == "micros" else count(number)
 
 
-def _cost(units: float | None) -> str:
-    return money(None if units is None else round(units * MICROS))
+def _cost(units: float | None, report: Document) -> str:
+    return NOTHING if units is None else price(round(units * MICROS), report["currency"], 0)
+
+
+def _month_cost(month: Document) -> str:
+    return price(month["cost_micros"], month["currency"], month["unpriced_requests"])

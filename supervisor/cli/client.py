@@ -75,9 +75,10 @@ class Client:
         async for event in self._stream("GET", path, SILENCE_SECONDS, params=query, headers=headers):
             yield event
 
-    async def stream(self, path: str, body: Body) -> AsyncGenerator[ServerSentEvent]:
+    async def stream(self, path: str, body: Body, headers: Mapping[str, str]) -> AsyncGenerator[ServerSentEvent]:
         """POST `body` as JSON and yield the events of the answer. Waits as long as the server does: reading a prompt can take minutes."""
-        async for event in self._stream("POST", path, None, json=body, headers={"Accept": "text/event-stream"}):
+        accepting = {"Accept": "text/event-stream", **headers}
+        async for event in self._stream("POST", path, None, json=body, headers=accepting):
             yield event
 
     async def _ask(self, method: str, path: str, query: Query | None, body: Body | None = None) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
+from typing import Any
 
 MINUTE_SECONDS = 60
 HOUR_SECONDS = 3_600
@@ -41,9 +43,27 @@ def money(micros: int | None) -> str:
     return f"{whole}.{fraction.rstrip('0').ljust(2, '0')}"
 
 
+def price(micros: int, currency: str, unpriced: int) -> str:
+    """`1.50 EUR`, with ` + ?` where some of the requests have no price; `–` where that is all that is known."""
+    if unpriced and not micros:
+        return "–"
+    return f"{money(micros)} {currency}{' + ?' if unpriced else ''}"
+
+
 def moment(iso: str | None) -> str:
     """`2026-01-02 15:04Z` of a time in ISO 8601 and UTC; `–` when there is none."""
     return "–" if iso is None else f"{iso[:10]} {iso[11:16]}Z"
+
+
+def waiting_words(waiting: Mapping[str, Any]) -> str:
+    """`number 2 in line, about 12 s`; `number 1 in line, the model is starting, 60 % loaded`: what a request waits for."""
+    words = f"number {waiting['position']} in line"
+    if waiting["state"] == "ready":
+        seconds = waiting["estimate_seconds"]
+        return f"{words}, about {duration(seconds)}" if seconds >= 1 else words
+    progress = waiting["progress"]
+    loaded = "" if progress is None else f", {progress:.0%} loaded".replace("%", " %")
+    return f"{words}, the model is {waiting['state']}{loaded}"
 
 
 def _scaled(count: float, units: tuple[str, ...], *, space: str) -> str:

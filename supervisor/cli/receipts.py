@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from supervisor.cli.client import Query
-from supervisor.cli.formatting import money
+from supervisor.cli.formatting import money, waiting_words
 from supervisor.cli.place import ServerPlace
 from supervisor.cli.telling import NOTHING, asked, count, get, tell_table, tell_words
 
@@ -54,7 +54,7 @@ def _request_row(receipt: Document) -> tuple[str, ...]:
         receipt["surface"],
         receipt["outcome"] or "on its way",
         NOTHING if used is None else count(used["total_tokens"]),
-        money(receipt.get("cost", {}).get("micros")),
+        _cost(receipt.get("cost")),
         _seconds(receipt.get("timings", {}).get("total_ms")),
     )
 
@@ -66,15 +66,10 @@ def _running_row(one: Document) -> tuple[str, ...]:
         one["key_label"] or one["key_id"] or NOTHING,
         one["instance"] or one["endpoint"],
         one["surface"],
-        one["stage"] if one["waiting"] is None else f"{one['stage']}, {_outlook(one['waiting'])}",
+        one["stage"] if one["waiting"] is None else f"{one['stage']}, {waiting_words(one['waiting'])}",
         count(one["completion_tokens"]),
         f"{one['seconds']:.1f}",
     )
-
-
-def _outlook(waiting: Document) -> str:
-    loading = "" if waiting["progress"] is None else f" ({waiting['progress']:.0%} loaded)"
-    return f"{waiting['position']} in line, model {waiting['state']}{loading}"
 
 
 def _receipt_rows(receipt: Document) -> Iterator[tuple[str, str]]:
@@ -99,12 +94,16 @@ def _figures(receipt: Document) -> Iterator[tuple[str, str]]:
     used, cost, timings, energy = (receipt[name] for name in ("usage", "cost", "timings", "energy"))
     prompt, cached, completion = (count(used[f"{name}_tokens"]) for name in ("prompt", "cached", "completion"))
     yield "tokens", f"{prompt} of the prompt ({cached} cached), {completion} of the answer; told by: {used['source']}"
-    yield "cost", money(cost["micros"])
+    yield "cost", _cost(cost)
     waited, first, total = (_seconds(timings[f"{name}_ms"]) for name in ("queued", "first_byte", "total"))
     yield "seconds", f"{total} in all, {waited} in line, first byte after {first}"
     if energy["method"] is not None:
         joules, grams = energy["millijoules"] / MILLISECONDS, (energy["co2_micrograms"] or 0) / 1_000_000
         yield "energy", f"{joules:.3f} J, {grams:.6f} gCO2; method: {energy['method']}"
+
+
+def _cost(cost: Document | None) -> str:
+    return NOTHING if cost is None or cost["micros"] is None else f"{money(cost['micros'])} {cost['currency']}"
 
 
 def _moment(text: str) -> str:

@@ -94,6 +94,10 @@ class AnswerScreen:
         if tail.strip():
             self._print(tail)
 
+    def wait(self, words: str) -> None:
+        """Show what is waited for, in place of what was said of it before."""
+        self._live.update(Text(f"… {printable(words)}", "dim"))
+
     def add(self, text: str) -> None:
         """Show `text` after what is there."""
         for block in self._splitter.feed(text):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -410,6 +411,20 @@ def test_an_answer_that_is_cut_says_so(faulty: ServeProcess, fault: str) -> None
     told = json.loads(faulty.cli("chat", "--model", fault, "--json", "Tell me a story").stdout)
     assert told["cut"]
     assert told["content"]
+
+
+def test_a_chat_says_what_it_waits_for(tmp_path: Path) -> None:
+    """One place, held by a story without end; who comes next is told so."""
+    slow = misbehaving("--token-interval-seconds", "0.2", "--token-count", "10000")
+    with ExitStack() as closing:
+        server = ServeProcess(tmp_path, {"instances": {"demo": {**slow, "max_in_flight": 1}}})
+        closing.callback(server.close)
+        server.wait_ready()
+        environment = clean_environment(tmp_path, LLAMAVISOR_DATA_DIR=str(server.data))
+        for words in ("token0", "number 1 in line"):
+            chat = Terminal([*PROGRAM, "chat", "A story"], folder=tmp_path, environment=environment)
+            closing.callback(chat.close)
+            chat.wait_for(words)
 
 
 def test_ctrl_c_stops_an_answer_and_a_second_term_ends_everything(tmp_path: Path) -> None:

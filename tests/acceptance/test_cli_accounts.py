@@ -13,6 +13,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from supervisor.cli import main
+from supervisor.cli.formatting import money
 from tests.fixtures.serve_process import DEMO, GENEROUS_SECONDS, PROGRAM, ServeProcess, clean_environment, wait_until
 
 pytestmark = pytest.mark.timeout(180)
@@ -111,14 +112,16 @@ def test_a_key_is_printed_once_alone_and_works_until_it_is_revoked(shell: Shell)
 def test_budgets_are_set_shown_and_removed(shell: Shell) -> None:
     key = made(shell, "books")
     told = shell.cli("budgets", "set", "books", "--period", "month", "--money", "20.5").stdout
-    assert told == "books may use 20.50 (money) a month; 20.50 is left.\n"
+    assert told == "books may use 20.50 USD a month; 20.50 is left.\n"
     shell.json("budgets", "set", "books", "--period", "day", "--tokens", "1000", "--key", key["id"])
     found = [each for each in shell.json("budgets", "list")["budgets"] if each["project"] == "books"]
     assert {(each["key_id"], each["unit"], each["amount"]) for each in found} == {
         (None, "micros", 20_500_000),
         (key["id"], "tokens", 1_000),
     }
-    assert "20.50" in shell.cli("budgets", "list").stdout
+    table = shell.cli("budgets", "list").stdout
+    assert "20.50" in table
+    assert "USD" in table
     removal = ("budgets", "remove", "books", "--period", "month", "--unit", "money")
     assert shell.cli(*removal).stdout == "The budget is removed.\n"
     assert shell.cli(*removal).stdout == "There was no such budget.\n"
@@ -135,6 +138,7 @@ def test_what_was_used_is_told_to_the_micro_unit(shell: Shell) -> None:
     shell.json("budgets", "set", "meter", "--period", "month", "--money", "5")
     before = shell.cli("usage", "--project", "meter").stdout
     assert "nothing was used" in before
+    shell.json("budgets", "set", "meter", "--period", "day", "--tokens", "1000")
     chat = shell.cli("chat", "--json", "--max-tokens", "4", "Hello", LLAMAVISOR_API_KEY=key["key"])
     assert chat.returncode == 0, chat.stderr
 
@@ -148,10 +152,17 @@ def test_what_was_used_is_told_to_the_micro_unit(shell: Shell) -> None:
     assert (usage["total_tokens"], round(usage["total_cost"] * 1_000_000)) == (used["total_tokens"], cost)
     told = shell.cli("usage", "--project", "meter").stdout
     assert f"{used['total_tokens']:,}" in told
-    assert "of 5.00 (money)" in told
+    cost_text = f"{money(cost)} USD"
+    assert told.count(cost_text) == 2
+    # The tightest first: of a thousand tokens a larger share is gone than of five million micro-units.
+    first, second = (line for line in told.splitlines() if line.startswith("Left"))
+    assert first == f"Left of the budget a day: {1_000 - used['total_tokens']:,} of 1,000 tokens."
+    assert second == f"Left of the budget a month: {money(5_000_000 - cost)} of 5.00 USD."
+    assert cost_text in next(line for line in shell.cli("projects", "list").stdout.splitlines() if "meter" in line)
     table = shell.cli("requests", "list", "--project", "meter", "-n", "5").stdout
     assert receipt["id"] in table
     assert " ok " in table
+    assert cost_text in table
     assert shell.cli("requests", "list", "--project", "nobody").stdout == "There is no such request.\n"
 
 

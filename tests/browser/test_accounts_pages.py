@@ -88,6 +88,12 @@ async def test_a_key_is_made_shown_once_and_revoked(books: Site, watcher: Watche
     shown = page.get_by_label("The new key")
     await expect(shown).to_be_focused()
     key = await shown.input_value()
+    # Its beginning is in sight, and nobody loses the only sight of it by a slip of the finger.
+    sight = await shown.evaluate("field => [field.scrollWidth > field.clientWidth, field.scrollLeft]")
+    assert sight == [True, 0]
+    await page.keyboard.press("Escape")
+    await expect(page.get_by_role("alert")).to_contain_text("cannot be shown again")
+    await expect(shown).to_have_value(key)
     assert await opens(books, key) == 200
     await page.get_by_role("button", name="Done").click()
     assert key not in await page.content()
@@ -111,6 +117,10 @@ async def test_a_project_and_its_budget(books: Site, watcher: Watcher) -> None:
     watcher.tolerate(r"status of 40[09]")
     page = await watcher.open(f"{books.url}/keys")
     await page.get_by_role("button", name="New project").click()
+    await page.get_by_label("Name").fill("My Shop")
+    await page.get_by_role("button", name="Add the project").click()
+    await expect(page.get_by_role("alert")).to_contain_text("small letters")
+    await expect(page.get_by_label("Name")).to_have_attribute("aria-invalid", "true")
     await page.get_by_label("Name").fill("default")
     await page.get_by_role("button", name="Add the project").click()
     await expect(page.get_by_role("alert")).to_contain_text("default")
@@ -118,16 +128,23 @@ async def test_a_project_and_its_budget(books: Site, watcher: Watcher) -> None:
     await page.get_by_role("button", name="Add the project").click()
     await expect(page.get_by_role("row", name="paper")).to_be_visible()
     await page.get_by_role("button", name="Limits of paper").click()
-    await page.get_by_label("At a time").and_(page.locator("#limits-concurrency")).fill("3")
+    limit = page.get_by_label("At a time").and_(page.locator("#limits-concurrency"))
+    # As a person types: a field of the type `number` would drop the comma and make fifteen of it.
+    await limit.press_sequentially("1,5")
+    await page.get_by_role("button", name="Set the limits").click()
+    await expect(page.get_by_role("alert")).to_contain_text("whole number")
+    await limit.fill("3")
     await page.get_by_role("button", name="Set the limits").click()
     await expect(page.get_by_role("row", name="paper")).to_contain_text("3 at a time")
     await page.get_by_role("button", name="Set a budget").click()
     dialog = page.get_by_role("dialog")
     await dialog.get_by_label("Project").select_option("paper")
     await dialog.get_by_label("Of", exact=True).select_option("USD")
-    await dialog.get_by_label("At most").fill("much")
-    await dialog.get_by_role("button", name="Set the budget").click()
-    await expect(dialog.get_by_role("alert")).to_contain_text("amount")
+    for no_amount in ("much", "1,5", ""):
+        await dialog.get_by_label("At most").fill(no_amount)
+        await dialog.get_by_role("button", name="Set the budget").click()
+        await expect(dialog.get_by_role("alert")).to_contain_text("amount")
+        await expect(dialog.get_by_label("At most")).to_have_attribute("aria-invalid", "true")
     await dialog.get_by_label("At most").fill("12.50")
     await dialog.get_by_role("button", name="Set the budget").click()
     budget = page.get_by_role("listitem").filter(has_text="paper")
@@ -137,6 +154,29 @@ async def test_a_project_and_its_budget(books: Site, watcher: Watcher) -> None:
     await budget.get_by_role("button", name="Remove").click()
     await page.get_by_role("dialog").get_by_role("button", name="Yes").click()
     await expect(budget).to_have_count(0)
+
+
+async def test_a_budget_of_one_key(books: Site, watcher: Watcher) -> None:
+    await books.send("POST", "/admin/projects", {"name": "inks"})
+    await books.send("POST", "/admin/keys", {"label": "another project's"})
+    key = await books.send("POST", "/admin/keys", {"project": "inks", "label": "printer"})
+    page = await watcher.open(f"{books.url}/keys")
+    await page.get_by_role("button", name="Set a budget").click()
+    dialog = page.get_by_role("dialog")
+    await dialog.get_by_label("Project").select_option("inks")
+    choice = dialog.get_by_label("Only for the key")
+    assert await choice.locator("option:not([hidden])").all_text_contents() == [
+        "the whole project",
+        f"printer ({key['id']})",
+    ]
+    await choice.select_option(key["id"])
+    await dialog.get_by_label("At most").fill("1500")
+    await dialog.get_by_role("button", name="Set the budget").click()
+    await expect(page.get_by_role("listitem").filter(has_text="inks")).to_contain_text(f"only the key {key['id']}")
+    told: dict[str, Any] = await books.get("/admin/budgets")
+    assert [(one["key_id"], one["amount"]) for one in told["budgets"] if one["project"] == "inks"] == [
+        (key["id"], 1500)
+    ]
 
 
 async def test_usage_is_told_by_model_and_project(books: Site, watcher: Watcher) -> None:
@@ -209,6 +249,9 @@ async def test_served_requests_are_found(books: Site, watcher: Watcher) -> None:
     page = await watcher.open(f"{books.url}/requests")
     served = page.get_by_role("region", name="Requests that were served")
     await expect(served).to_contain_text(HOSTILE)
+    await expect(served.locator("time").first).to_have_text(re.compile(r"\d\d:\d\d:\d\d$"))
+    await page.set_viewport_size({"width": NARROW["width"], "height": NARROW["height"]})
+    await expect(served.get_by_text("150 tokens, 0.0009 USD").first).to_be_visible()
     await page.get_by_label("Outcome").select_option("engine_died")
     await expect(served.locator("tbody tr")).to_have_count(1)
     await expect(page).to_have_url(re.compile("outcome=engine_died"))

@@ -8,7 +8,7 @@ import sqlite3
 import pytest
 
 from supervisor.process.states import State
-from tests.fixtures.kept_books import record
+from tests.fixtures.kept_books import keep, record
 from tests.fixtures.nursery import GENEROUS_SECONDS
 from tests.fixtures.webhouse import DEMO, KEY, WebHouse
 from web.assets import STATIC_FOLDER
@@ -77,6 +77,22 @@ async def test_pages_say_that_the_books_cannot_be_read(web_house: WebHouse, monk
         assert answer.status == 404
 
 
+async def test_what_has_no_price_is_not_told_as_free(web_house: WebHouse) -> None:
+    await web_house.serve()
+    at_ms = web_house.supervisor.office.bookkeeper.now_ms()
+    keep(web_house.data_folder, [record(1, at_ms, price=None), record(2, at_ms, price=None)])
+    told = {each["name"]: each["month"] for each in (await web_house.json("/admin/projects"))["projects"]}
+    assert told["default"]["unpriced_requests"] == 2
+    assert (await web_house.json("/v1/usage"))["unpriced_requests"] == 2
+    for path in ("/keys", "/usage"):
+        async with web_house.http.get(path, headers=PEOPLE) as answer:
+            text = await answer.text()
+        assert '<span title="2 requests have no price">–</span>' in text, path
+    keep(web_house.data_folder, [record(3, at_ms)])
+    async with web_house.http.get("/usage", headers=PEOPLE) as answer:
+        assert "USD + ?" in await answer.text()
+
+
 async def test_who_is_not_logged_in_is_led_to_the_login_and_back(web_house: WebHouse) -> None:
     await web_house.serve(server={"api_key": KEY})
     async with web_house.http.get("/chat?a=b", headers=PEOPLE, allow_redirects=False) as answer:
@@ -108,6 +124,18 @@ async def test_a_wrong_key_is_told_on_the_login_page(web_house: WebHouse) -> Non
     async with web_house.http.post("/login", data={"key": "wrong"}, headers=PEOPLE) as answer:
         assert (answer.status, answer.content_type) == (401, "text/html")
         assert "Set-Cookie" not in answer.headers
+        assert "This is not the key." in await answer.text()
+
+
+async def test_the_key_of_a_project_opens_no_page_and_the_login_says_so(web_house: WebHouse) -> None:
+    await web_house.serve(server={"api_key": KEY})
+    own = {"Authorization": f"Bearer {KEY}"}
+    async with web_house.http.post("/admin/keys", json={"scopes": ["admin"]}, headers=own) as answer:
+        key = (await answer.json())["key"]
+    async with web_house.http.post("/login", data={"key": key}, headers=PEOPLE) as answer:
+        assert answer.status == 401
+        assert "Set-Cookie" not in answer.headers
+        assert "Keys of projects do not open the pages" in await answer.text()
 
 
 async def test_a_session_of_another_key_is_none(web_house: WebHouse) -> None:

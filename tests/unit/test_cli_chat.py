@@ -12,6 +12,8 @@ from rich.console import Console
 from supervisor.cli.answering import Answer
 from supervisor.cli.chat_session import ChatSession
 from supervisor.cli.conversation import Conversation, Sampling
+from supervisor.cli.formatting import waiting_words
+from supervisor.cli.outcome import RefusedError
 from supervisor.cli.place import ServerPlace
 from supervisor.cli.screen import BlockSplitter, LastRows, markdown
 from supervisor.cli.sse import ServerSentEvent
@@ -115,6 +117,31 @@ def test_a_cut_is_told(data: object, words: str) -> None:
     assert words in answer.cut
     assert answer.to_wire()["cut"] == answer.cut
     assert answer.text == "Half an "
+
+
+WAITING = {"position": 2, "estimate_seconds": 12.3, "state": "ready", "progress": None}
+
+
+def waiting(**more: object) -> ServerSentEvent:
+    return ServerSentEvent("llamavisor.waiting", json.dumps({**WAITING, **more}), "")
+
+
+def test_what_an_answer_waits_for_is_told_until_it_begins() -> None:
+    answer = Answer()
+    assert answer.take(waiting(state="starting", progress=0.6)) == ""
+    assert answer.waiting is not None
+    assert waiting_words(answer.waiting) == "number 2 in line, the model is starting, 60 % loaded"
+    assert waiting_words(WAITING) == "number 2 in line, about 12 s"
+    assert answer.take(delta("Hi")) == "Hi"
+    assert answer.waiting is None
+
+
+def test_a_refusal_of_what_still_waits_is_no_cut_answer() -> None:
+    answer = Answer()
+    answer.take(waiting())
+    with pytest.raises(RefusedError, match="did not load") as refused:
+        answer.take(event({"error": {"message": "It did not load.", "code": "bad_model"}}))
+    assert (refused.value.code, answer.cut) == ("bad_model", None)
 
 
 TEXTS = st.lists(st.sampled_from(["a", "b ", "\n", "\n\n", "```", "```\n", "~~~\n", "- x\n", "  "]), max_size=40)

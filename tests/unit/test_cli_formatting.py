@@ -3,7 +3,7 @@
 import pytest
 
 from supervisor.cli.books import micros
-from supervisor.cli.formatting import duration, moment, money, quantity, size
+from supervisor.cli.formatting import duration, moment, money, price, quantity, size
 from supervisor.cli.outcome import UsageProblemError
 from supervisor.cli.output import printable
 
@@ -77,3 +77,11 @@ def test_ordinary_text_stays(text: str) -> None:
 
 def test_what_could_rewrite_the_terminal_is_spelt_out() -> None:
     assert printable("\x1b[2Ja\rb\x07\u202ec\x9bd\U000e0041") == "\\x1b[2Ja\\x0db\\x07\\u202ec\\x9bd\\U000e0041"
+
+
+@pytest.mark.parametrize(
+    ("micros", "unpriced", "words"),
+    [(0, 0, "0.00 EUR"), (0, 2, "–"), (436, 0, "0.000436 EUR"), (436, 1, "0.000436 EUR + ?")],
+)
+def test_a_price_that_is_not_known_is_not_zero(micros: int, unpriced: int, words: str) -> None:
+    assert price(micros, "EUR", unpriced) == words

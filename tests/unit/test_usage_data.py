@@ -62,6 +62,9 @@ def test_values_for_people() -> None:
         "2 min 5 s",
     ]
     assert moment(None) == ""
+    assert moment("2026-11-21T10:00:07.000Z", seconds=True) == (
+        '<time datetime="2026-11-21T10:00:07.000Z" data-seconds>2026-11-21 10:00:07 UTC</time>'
+    )
     assert moment("2026-11-21T10:00:00.000Z") == (
         '<time datetime="2026-11-21T10:00:00.000Z">2026-11-21 10:00 UTC</time>'
     )

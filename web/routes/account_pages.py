@@ -16,7 +16,7 @@ from supervisor.storage import usage
 from supervisor.storage.accounts import BudgetUnit, KeyRecord, Period
 from supervisor.storage.database import StorageUnavailableError
 from supervisor.storage.records import Scope
-from web.account_data import budget_data, in_flight_data, key_data, project_data, standings
+from web.account_data import budget_data, in_flight_data, key_data, projects_data, standings
 from web.calling import caller_of
 from web.fields import TEXT_CHARACTERS
 from web.keys import SUPERVISOR
@@ -85,6 +85,7 @@ async def usage_page(request: web.Request) -> web.StreamResponse:
 
 
 async def _usage(request: web.Request, chosen: Mapping[str, str]) -> dict[str, Any]:
+    currency = request.app[SUPERVISOR].settings.accounting.currency
     office, stretch, project = request.app[SUPERVISOR].office, STRETCHES[chosen["stretch"]], chosen["project"] or None
     starts = stretch.starts(office.bookkeeper.now_ms())
     wanted = usage.UsageFilter(project=project, since_ms=starts[0])
@@ -95,7 +96,9 @@ async def _usage(request: web.Request, chosen: Mapping[str, str]) -> dict[str, A
     return {
         **usage_picture(sums, starts, chosen["metric"], labels),
         "project_options": _project_options([each.name for each in await office.projects()], chosen["project"]),
-        "budgets": [budget_data(one) for one in await standings(office) if project in (None, one.budget.project)],
+        "budgets": [
+            budget_data(one, currency) for one in await standings(office) if project in (None, one.budget.project)
+        ],
         "csv": f"/admin/usage.csv?{urlencode(filters)}",
     }
 
@@ -162,7 +165,7 @@ async def _nothing(request: web.Request) -> dict[str, Any]:
 async def _served(request: web.Request) -> dict[str, Any]:
     office = request.app[SUPERVISOR].office
     given = {name: value for name, value in request.query.items() if value}
-    receipts, following = await receipts_page(office.books, given, RECEIPTS_A_PAGE)
+    receipts, following = await receipts_page(request.app[SUPERVISOR], given, RECEIPTS_A_PAGE)
     filters = {name: value for name, value in given.items() if name in FILTER_NAMES}
     return {
         # Those that are on their way stand above.
@@ -187,14 +190,15 @@ def _known(request: web.Request, name: str, words: Collection[str], default: str
 
 
 async def _accounts(request: web.Request) -> dict[str, Any]:
+    currency = request.app[SUPERVISOR].settings.accounting.currency
     office = request.app[SUPERVISOR].office
     now_ms = office.bookkeeper.now_ms()
     keys = [{**key_data(key), "state": key_state(key, now_ms)} for key in reversed(await office.keys())]
     return {
-        "projects": [project_data(office, project) for project in await office.projects()],
+        "projects": await projects_data(office, await office.projects(), currency),
         "valid_keys": [key for key in keys if key["state"] == "valid"],
         "ended_keys": [key for key in keys if key["state"] != "valid"],
-        "budgets": [budget_data(one) for one in await standings(office)],
+        "budgets": [budget_data(one, currency) for one in await standings(office)],
     }
 
 

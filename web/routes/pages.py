@@ -23,6 +23,8 @@ from web.schemas import STRING, record, ref
 routes = RouteTable("Pages")
 
 LOGIN_BODY_LIMIT_BYTES = 4 * 1024
+WRONG_KEY = "This is not the key."
+PROJECTS_KEY = "Keys of projects do not open the pages; the server’s own key (server.api_key) does."
 # A path on this server: `//host` and `/\host` would lead elsewhere.
 _LOCAL_PATH = re.compile(r"/(?![/\\])[\x21-\x5b\x5d-\x7e]*\Z")
 _PAGE = Reply("The page.", STRING, HTML)
@@ -57,7 +59,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
 @routes.route("GET", "/login", summary="The login page", policy=Policy.OPEN, responses={200: _PAGE})
 async def login_page(request: web.Request) -> web.StreamResponse:
     """Asks for the key."""
-    return render(request, "login.html", "login", {"next": local_path(request.query.get("next")), "failed": False})
+    return render(request, "login.html", "login", {"next": local_path(request.query.get("next")), "problem": None})
 
 
 @routes.route(
@@ -77,7 +79,8 @@ async def login(request: web.Request) -> web.StreamResponse:
     keys = request.app[GUARD].keys
     target = local_path(fields.get("next"))
     if not keys.accepts(fields.get("key")):
-        return render(request, "login.html", "login", {"next": target, "failed": True}, status=401)
+        problem = PROJECTS_KEY if keys.is_of_project(fields.get("key")) else WRONG_KEY
+        return render(request, "login.html", "login", {"next": target, "problem": problem}, status=401)
     response = web.HTTPSeeOther(target)
     secure = request.app[GUARD].is_secure(request)
     response.set_cookie(SESSION_COOKIE, keys.session(), path="/", httponly=True, samesite="Strict", secure=secure)

@@ -15,10 +15,9 @@ from supervisor.gateway.accounting.callers import DEFAULT_PROJECT, Caller
 from supervisor.gateway.accounting.keys import require_scope
 from supervisor.storage import usage
 from supervisor.storage.accounts import Period
-from supervisor.storage.books import Books
 from supervisor.storage.records import Scope
 from supervisor.storage.usage import UsageFilter
-from web.account_data import in_flight_data
+from web.account_data import binding, budget_data, in_flight_data, receipt_data
 from web.bodies import query_integer
 from web.calling import caller_of
 from web.fields import choice, text
@@ -70,13 +69,17 @@ FILTERS = (
     },
 )
 async def show_usage(request: web.Request) -> web.Response:
-    """`limit` and `remaining` are in `unit`, of the project's budget for that period."""
+    """`limit` and `remaining` are in `unit`, of the project's budget for that period; `budgets` are those of all periods."""
     supervisor, project = request.app[SUPERVISOR], _project(request, "project_id")
     period = choice({"period": request.query.get("period", Period.MONTH.value)}, "period", Period)
     bookkeeper = supervisor.office.bookkeeper
     wanted = reports.period_filter(project, period, bookkeeper.now_ms())
     by_model = await supervisor.office.books.query(usage.sums, wanted, ("model",))
-    return web.json_response(reports.usage_report(bookkeeper, project, period, by_model))
+    currency, key_id = supervisor.settings.accounting.currency, _own_key(request, project)
+    budgets = [budget_data(one, currency) for one in binding(supervisor.office, project, key_id)]
+    report = reports.usage_report(bookkeeper, project, period, by_model)
+    unpriced = sum(one.unpriced for one in by_model)
+    return web.json_response({**report, "currency": currency, "unpriced_requests": unpriced, "budgets": budgets})
 
 
 def _buckets_route(path: str, summary: str, *, costs: bool) -> None:
@@ -170,7 +173,7 @@ async def show_receipt(request: web.Request) -> web.Response:
     found = await supervisor.office.books.query(usage.one, identity, project)
     if found is None:
         raise NotFoundError(f"There is no request {identity[:100]!r}.", param="id")
-    return web.json_response(reports.receipt(found))
+    return web.json_response(receipt_data(found, supervisor.settings.accounting.currency))
 
 
 @routes.route(
@@ -189,8 +192,7 @@ async def show_receipt(request: web.Request) -> web.Response:
 async def list_requests(request: web.Request) -> web.Response:
     """One record for each request that was let in, whatever became of it."""
     limit = query_integer(request.query, "limit", PAGE_DEFAULT, minimum=1, maximum=PAGE_MOST)
-    books = request.app[SUPERVISOR].office.books
-    receipts, following = await receipts_page(books, request.query, limit)
+    receipts, following = await receipts_page(request.app[SUPERVISOR], request.query, limit)
     return web.json_response({"requests": receipts, "next": following})
 
 
@@ -268,13 +270,16 @@ def _list(request: web.Request, name: str) -> list[str]:
     return [part for value in given for part in value.split(",") if part]
 
 
-async def receipts_page(books: Books, query: Mapping[str, str], limit: int) -> tuple[list[dict[str, Any]], str | None]:
+async def receipts_page(
+    supervisor: Supervisor, query: Mapping[str, str], limit: int
+) -> tuple[list[dict[str, Any]], str | None]:
     """At most `limit` receipts, newest first, as the parameters of `GET /admin/requests` want them; and its `next`."""
-    found = await books.query(usage.page, filter_of(query), limit + 1, _cursor(query.get("after")))
+    found = await supervisor.office.books.query(usage.page, filter_of(query), limit + 1, _cursor(query.get("after")))
     shown, more = found[:limit], len(found) > limit
     last = shown[-1].request if more else None
     following = None if last is None else f"{last.accepted_at_ms}.{last.id}"
-    return [reports.receipt(one) for one in shown], following
+    currency = supervisor.settings.accounting.currency
+    return [receipt_data(one, currency) for one in shown], following
 
 
 def filter_of(query: Mapping[str, str]) -> UsageFilter:
@@ -308,6 +313,12 @@ def _project(request: web.Request, name: str) -> str:
     if project != DEFAULT_PROJECT:
         raise ForbiddenError(f"The key is of the project `{caller.project}`, not of `{project}`.", param=name)
     return caller.project
+
+
+def _own_key(request: web.Request, project: str) -> str | None:
+    """The key that asks, where it is one of the project."""
+    caller = caller_of(request)
+    return caller.key_id if caller.project == project else None
 
 
 def _may_see(caller: Caller, project: str) -> bool:

@@ -2,13 +2,19 @@
 
 import { amountOf } from "../amounts";
 import { request } from "../api";
-import { FormDialog } from "../dialogs";
-import { announce, bindCopy, part } from "../dom";
+import { FieldError, FormDialog } from "../dialogs";
+import { announce, bindCopy, must, part } from "../dom";
 import { localiseTimes } from "../moments";
 import { refresh } from "../refresh";
 
 const DAY_MILLISECONDS = 86_400_000;
 const LIMITS = ["requests_per_minute", "tokens_per_minute", "concurrency"] as const;
+
+/** What is said of an amount that is none, by its unit. */
+const AMOUNTS: Record<string, string> = {
+  micros: "Write the amount as 20 or 0.05: digits, with a point and not a comma, six of them behind it at most.",
+  tokens: "Write the amount of tokens as a whole number: digits alone, as 1500000.",
+};
 
 type Limits = Partial<Record<(typeof LIMITS)[number], number | null>>;
 
@@ -44,24 +50,35 @@ function bindKeyDialog(): void {
   const fields = part(dialog.root, "fields");
   const made = part(dialog.root, "made");
   const text = part<HTMLInputElement>(dialog.root, "key-text");
+  const leaving = part(dialog.root, "leaving");
   const show = (key: string): void => {
     text.value = key;
     fields.hidden = key !== "";
     made.hidden = key === "";
+    leaving.hidden = true;
+  };
+  // Who asks twice means it.
+  dialog.mayClose = () => {
+    if (made.hidden || !leaving.hidden) return true;
+    leaving.hidden = false;
+    return false;
   };
   dialog.whenSent(async (given) => {
     const { key } = (await send("POST", "/admin/keys", keyBody(given))) as { key: string };
     show(key);
     text.focus();
-    text.select();
+    // Backwards: what is in sight is the beginning, by which people know it.
+    text.setSelectionRange(0, key.length, "backward");
+    text.scrollLeft = 0;
     await refresh();
   });
+  part(dialog.root, "done").addEventListener("click", () => dialog.root.close());
   // The key is not kept any longer than it is in sight.
   dialog.root.addEventListener("close", () => show(""));
   bindCopy(part<HTMLButtonElement>(dialog.root, "copy"), () => text.value);
 }
 
-function bindForms(): void {
+function bindProjectDialog(): void {
   new FormDialog("project").whenSent(async (fields) => {
     const name = textOf(fields, "name");
     await send("POST", "/admin/projects", { name, limits: limitsOf(fields) });
@@ -69,9 +86,23 @@ function bindForms(): void {
     for (const each of document.querySelectorAll<HTMLSelectElement>('[data-options="projects"]')) each.add(new Option(name, name));
     announce(`The project ${name} is there`);
   });
-  new FormDialog("budget").whenSent(async (fields) => {
+}
+
+function bindBudgetDialog(): void {
+  const dialog = new FormDialog("budget");
+  const project = must<HTMLSelectElement>(dialog.form, '[name="project"]');
+  const key = must<HTMLSelectElement>(dialog.form, '[name="key_id"]');
+  const offerKeys = (): void => {
+    key.value = "";
+    for (const each of key.options) each.hidden = each.disabled = each.value !== "" && each.dataset["project"] !== project.value;
+  };
+  dialog.whenOpened = offerKeys;
+  project.addEventListener("change", offerKeys);
+  dialog.whenSent(async (fields) => {
     const [keyId, unit] = [textOf(fields, "key_id"), textOf(fields, "unit")];
-    const budget = { project: textOf(fields, "project"), period: textOf(fields, "period"), unit, amount: amountOf(textOf(fields, "amount"), unit) };
+    const amount = amountOf(textOf(fields, "amount"), unit);
+    if (amount === null) throw new FieldError("amount", AMOUNTS[unit] ?? "");
+    const budget = { project: textOf(fields, "project"), period: textOf(fields, "period"), unit, amount };
     await send("PUT", "/admin/budgets", keyId ? { ...budget, key_id: keyId } : budget);
     await refresh();
   });
@@ -130,7 +161,8 @@ function begin(): void {
   // Who may change nothing, and who finds the books closed, has no dialogs.
   if (!document.querySelector("[data-dialog]")) return;
   bindKeyDialog();
-  bindForms();
+  bindProjectDialog();
+  bindBudgetDialog();
   new RowActions().bind(document.body);
 }
 
