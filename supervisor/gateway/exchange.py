@@ -47,7 +47,7 @@ JSON = "application/json"
 JSON_TYPE = b"application/json"
 ANSWER_LIMIT_BYTES = 256 * 1024**2
 STATUS_OPEN_SECONDS = 10.0
-# A kill of the supervisor makes at most so many tokens of a stream free.
+# How far a stream is, is noted at 1, 2, 4, … of its events, and from here on every so many: so much of it a kill of the supervisor makes free.
 NOTE_EVENTS = 256
 # Engines whose server has one model, and answers whatever name the request gives it.
 ENGINES_OF_ANY_NAME = frozenset({"embedded", "llama-server"})
@@ -102,7 +102,7 @@ class Exchange:
         self._is_stream = False
         self._parts: list[bytes] = []
         self._waiting_bytes = 0
-        self._note_at = NOTE_EVENTS
+        self._note_at = 1
         self._sink: Callable[[bytes], None] | None = None
         self._is_over = False
         self._loss: Exception | None = None
@@ -281,9 +281,10 @@ class Exchange:
         data = judge.feed(data)
         if self._asks_figures and not self._prelude.is_over:
             data = self._prelude.take(data)
-        self.record.count_tokens(judge.events - self._prelude.events)
-        if judge.events >= self._note_at:
-            self._note_at = judge.events + NOTE_EVENTS
+        counted = judge.events - self._prelude.events
+        self.record.count_tokens(counted)
+        if counted >= self._note_at:
+            self._note_at = counted + min(counted, NOTE_EVENTS)
             self.booking.note(self.usage)
         if judge.fault is not None:
             # Nothing that comes after it would be let through.

@@ -97,10 +97,18 @@ class Booking:
         self._body_length = body_length
         self._started_at = started_at
 
+    def with_prompt(self, usage: TokenUsage) -> TokenUsage:
+        """What was counted; with the prompt as it was estimated, where nobody has told its length."""
+        if usage.prompt_tokens:
+            return usage
+        request, estimator = self.request, self._books.estimator
+        estimate = estimator.estimate(request.project, request.endpoint, request.surface, self._body_length, None)
+        return usage._replace(prompt_tokens=estimate.prompt_tokens, source=TokenSource.COUNTED)
+
     def note(self, usage: TokenUsage) -> None:
-        """What it has used so far; for the record, should it never be settled."""
+        """What was counted of it so far; for the record, should it never be settled."""
         if self.settlement is None:
-            self._books.journal.note(self.request.id, usage)
+            self._books.journal.note(self.request.id, self.with_prompt(usage))
 
     def settle(self, outcome: str, usage: TokenUsage = NOTHING, **facts: Unpack[Facts]) -> Settlement:
         """It has ended so, and used this: count it in budgets and limits, learn from it, write it down, tell the listeners. Returns what is written.
