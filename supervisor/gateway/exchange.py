@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from supervisor.clock import Clock
 from supervisor.errors import LlamavisorError
 from supervisor.gateway.accounting.bookkeeper import Booking
-from supervisor.gateway.calls import Call
+from supervisor.gateway.calls import REQUEST_ID, Call
 from supervisor.gateway.connection import READ_AHEAD_BYTES, Connection, Head
 from supervisor.gateway.dialects import engine_error
 from supervisor.gateway.losses import (
@@ -250,12 +250,14 @@ class Exchange:
     # Taking it as it comes
 
     async def _send(self) -> None:
-        call = self._call
+        call, headers = self._call, self._call.headers
+        if REQUEST_ID not in headers:
+            headers = {**headers, REQUEST_ID: self.booking.request.id}
         body, alone = self._body(), call.wants_stream
-        self._connection = self._upstream.send_at_once(self, call.path, body, call.headers, alone=alone)
+        self._connection = self._upstream.send_at_once(self, call.path, body, headers, alone=alone)
         if self._connection is None:
             try:
-                self._connection = await self._upstream.send(self, call.path, body, call.headers, alone=alone)
+                self._connection = await self._upstream.send(self, call.path, body, headers, alone=alone)
             except CannotConnectError as error:
                 raise await self._explained(UNREACHED) from error
             if self._cut is not None:

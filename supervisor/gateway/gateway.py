@@ -16,7 +16,7 @@ from supervisor.gateway.accounting.callers import ANYONE, Caller
 from supervisor.gateway.admission.admission import Admission, Place, Waiting
 from supervisor.gateway.admission.loads import Loads
 from supervisor.gateway.admission.places import Places
-from supervisor.gateway.calls import Call
+from supervisor.gateway.calls import REQUEST_ID, Call
 from supervisor.gateway.exchange import Answer, Exchange
 from supervisor.gateway.fallbacks import fallback_order
 from supervisor.gateway.inflight import InFlight
@@ -210,8 +210,9 @@ class Gateway:
             body_length=len(call.body),
             max_tokens=call.max_tokens,
             model=instance,
-            client_request_id=call.headers.get("X-Request-Id"),
+            client_request_id=call.headers.get(REQUEST_ID),
             batch_id=call.batch_id,
+            request_id=call.id,
         )
 
     def began(self) -> float:

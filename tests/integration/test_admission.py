@@ -290,12 +290,17 @@ WAITS: dict[str, Any] = {"status_open_seconds": 0.05, "comment_seconds": 0.02}
 SHORT_WAY: dict[str, str] = {}
 LONG_WAY = {"Idempotency-Key": "once"}
 ASKED = {"X-Llamavisor-Progress": "1"}
+RESUMED = {"X-Llamavisor-Resume": "30"}
 
 
-async def received(door: Door, headers: dict[str, str], began: asyncio.Event) -> tuple[int, bytes, bool]:
-    """A stream, asked for: its status, what came, and whether it ended well. `began` is set by the first byte."""
+async def received(
+    door: Door, headers: dict[str, str], began: asyncio.Event, told: dict[str, str] | None = None
+) -> tuple[int, bytes, bool]:
+    """A stream, asked for: its status, what came, and whether it ended well. `began` is set by the first byte; its headers go into `told`."""
     got = bytearray()
     async with door.session.post(f"{door.url}{CHAT}", json=STREAM, headers=headers) as response:
+        if told is not None:
+            told |= {name.lower(): value for name, value in response.headers.items()}
         try:
             async for data in response.content.iter_any():
                 got += data
@@ -324,6 +329,21 @@ async def test_a_stream_that_waits_says_so_and_is_then_answered(
     assert told["position"] == 1
     assert told["state"] == "ready"
     assert body.endswith(b"data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize(
+    "headers", [SHORT_WAY, LONG_WAY, ASKED, RESUMED], ids=["short way", "long way", "asked", "resumed"]
+)
+async def test_a_stream_that_waits_is_told_its_number_in_the_books(door: Door, headers: dict[str, str]) -> None:
+    gateway = await open_with(door, SLOW, queue_seconds=0.3, **WAITS)
+    holder, told = await taken(gateway), dict[str, str]()
+    status, _, ended_well = await received(door, headers, asyncio.Event(), told)
+    assert (status, ended_well) == (200, False)
+    await let_go(holder)
+    assert told["x-llamavisor-request-id"] == told["x-request-id"]
+    async with door.session.get(f"{door.url}/v1/requests/{told['x-llamavisor-request-id']}") as response:
+        receipt = await response.json()
+    assert (receipt["error_code"], receipt["client_request_id"]) == ("queue_deadline", None)
 
 
 @pytest.mark.parametrize("headers", [SHORT_WAY, LONG_WAY])

@@ -217,11 +217,12 @@ class Bookkeeper:
         model: str | None = None,
         client_request_id: str | None = None,
         batch_id: str | None = None,
+        request_id: str | None = None,
     ) -> Booking:
         """Let a request in, hold its estimate back, and write it down; or refuse: RateLimitedError, BudgetExceededError, PriceUnknownError.
 
-        `max_tokens` bounds the whole answer (all choices together), `model` is another name by which its price may be known. A refused request
-        counts nowhere and leaves no record.
+        `max_tokens` bounds the whole answer (all choices together), `model` is another name by which its price may be known, `request_id` a new id
+        for the record (None: one is made up). A refused request counts nowhere and leaves no record.
         """
         now, now_ms = self.clock.monotonic(), int(self.clock.wall() * MILLISECONDS)
         project, key_id = caller.project, caller.key_id
@@ -230,7 +231,7 @@ class Bookkeeper:
         price = self._prices.get(endpoint) or self.price(model)
         micros = None if price is None else tokens_micros(prompt, completion, price)
         request = AcceptedRequest(
-            f"req_{os.urandom(ID_BYTES).hex()}",
+            request_id or f"req_{os.urandom(ID_BYTES).hex()}",
             project,
             key_id,
             endpoint,
