@@ -49,8 +49,8 @@ def call_of(
     caller: Caller | None = None,
 ) -> tuple[Call, dict[str, str]]:
     """The call, and the headers that tell the client where it was sent if the router chose. `body` (left out: `document` written anew) goes to the
-    engine as it came, unless the router chose. `caller`: who pays, where that is not simply who makes the request. For one call of a request: its record
-    has the very id that a client is told which has given none."""
+    engine as it came, unless the router chose. `caller`: who pays, where that is not simply who makes the request. For one call of a request: its
+    record has the very id that a client is told which has given none."""
     headers = engine_headers(request)
     route = request.app[SUPERVISOR].router.route(document, caller or caller_of(request))
     if route is not None:

@@ -18,10 +18,15 @@ from supervisor.gateway.dialects import engine_error
 from supervisor.gateway.losses import (
     AMID,
     BEFORE,
+    ENGINE_ERROR,
     UNREACHED,
+    IncompleteAnswerError,
     check_refusal,
+    code_in,
+    explain_early_end,
     explain_loss,
     incomplete,
+    said,
     silent,
 )
 from supervisor.gateway.silence import RECHECK_SECONDS, Watchman, is_working
@@ -341,7 +346,7 @@ class Exchange:
                 self._judge.finish()
             await self._check_whole(when)
         except LlamavisorError as error:
-            self.record.settle(Outcome.CUT if self._judge.fault is not None else outcome_of(error))
+            self.record.settle(Outcome.CUT if isinstance(error, IncompleteAnswerError) else outcome_of(error))
             self.error_code = error.code
             raise
         self._finish()
@@ -352,10 +357,19 @@ class Exchange:
         self.record.settle(Outcome.OK if self._judge.is_success else Outcome.ENGINE_ERROR)
 
     async def _check_whole(self, when: str) -> None:
-        if self._judge.fault is not None:
-            raise incomplete(self._upstream.instance, self._judge.fault)
+        fault = self._judge.fault
+        if fault is not None:
+            raise (
+                await self._early_end(fault, when) if self._loss is None else incomplete(self._upstream.instance, fault)
+            )
         if self._loss is not None:
             raise await self._explained(when) from self._loss
+
+    async def _early_end(self, fault: str, when: str) -> LlamavisorError:
+        """What to say of an answer that is not whole, though its connection ended well: so it does, where its end is the body's, for a process that
+        is killed."""
+        upstream = self._upstream
+        return await explain_early_end(upstream.instance, upstream.generation, fault, when, self._clock)
 
     async def _explained(self, when: str) -> LlamavisorError:
         """What to say of a connection that failed."""
@@ -384,9 +398,10 @@ class Exchange:
             )
             failed = head.status >= FIRST_FAILURE
             self.record.settle(Outcome.ENGINE_ERROR if failed else Outcome.REFUSED)
+            self.error_code = code_in(said(body)) or ENGINE_ERROR
             return self._answered(head, engine_error(self._call.path, body, head.status), content_type=JSON)
         if head.media_type == JSON_TYPE and not body.rstrip().endswith((b"}", b"]")):
-            raise incomplete(self._upstream.instance, "its JSON ends too early")
+            raise await self._early_end("its JSON ends too early", BEFORE)
         self._tell_usage(body)
         return self._answered(head, body)
 

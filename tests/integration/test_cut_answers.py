@@ -65,10 +65,12 @@ async def test_who_leaves_before_the_first_word_pays_the_prompt_as_it_was_estima
 )
 async def test_what_the_engine_did_not_do_costs_nothing(door: Door, knobs: dict[str, Any], outcome: str) -> None:
     records = await open_with(door, **knobs)
-    assert (await door.ask(HELLO))[0] >= 400
+    status, answer, _ = await door.ask(HELLO)
+    assert status >= 400
     settlement = records[0].settlement
     assert settlement is not None
     assert (settlement.outcome, settlement.usage) == (outcome, TokenUsage())
+    assert settlement.error_code == answer["error"]["code"]
 
 
 async def test_how_far_a_stream_is_is_noted_from_its_first_word_on(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
