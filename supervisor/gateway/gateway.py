@@ -103,6 +103,13 @@ class Gateway:
             return [named]
         return [self._fleet.get(name) for name in choose(model, self._candidates())]
 
+    def servers_of(self, model: str | None) -> list[str]:
+        """The instances of which one would answer a request that names `model`; errors as `resolve`, and for engines without the OpenAI routes."""
+        names = [instance.name for instance in self.resolve(model)]
+        for name in names:
+            check_speaks_openai(name, self._fleet.settings_of(name))
+        return names
+
     def exchange(
         self,
         call: Call,
