@@ -66,12 +66,14 @@ class FailurePattern:
     """What a line of output says about why the process died.
 
     `pattern` is a regular expression searched in each line; `reason` the machine code; `permanent`: no retry helps; `remedy` for the person.
+    `last`: it only counts where no other does, one that holds for any program included.
     """
 
     pattern: str
     reason: str
     permanent: bool = False
     remedy: str | None = None
+    last: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,7 @@ _USAGE: dict[str, Schema] = {
                 record(
                     {
                         "position": described(INTEGER, "1 is next."),
-                        "estimate_seconds": NUMBER,
+                        "estimate_seconds": described(optional(NUMBER), "Null when nobody knows."),
                         "state": described(STRING, "Of the instance."),
                         "progress": described(optional(NUMBER), "Of the load of the model, 0 to 1."),
                     }

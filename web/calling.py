@@ -10,6 +10,7 @@ from aiohttp import hdrs, web
 
 from supervisor.gateway.accounting.callers import ANYONE, Caller
 from supervisor.gateway.accounting.paying import payer, read_project
+from supervisor.gateway.calls import REQUEST_ID as ID_HEADER
 from supervisor.gateway.calls import Call
 from supervisor.gateway.observing.trace_context import TRACEPARENT, TRACESTATE, passed_on
 from supervisor.gateway.routing import rerouted
@@ -34,7 +35,9 @@ def engine_headers(request: web.Request) -> dict[str, str]:
     given = {"Accept": request.headers[hdrs.ACCEPT]} if hdrs.ACCEPT in request.headers else {}
     if TRACEPARENT in request.headers:
         given |= passed_on(request.headers[TRACEPARENT], request.headers.get(TRACESTATE))
-    return {**given, "Content-Type": "application/json", "X-Request-Id": request[REQUEST_ID]}
+    if request.headers.get(ID_HEADER) == request[REQUEST_ID]:
+        given[ID_HEADER] = request[REQUEST_ID]
+    return {**given, "Content-Type": "application/json"}
 
 
 def call_of(
@@ -46,11 +49,15 @@ def call_of(
     caller: Caller | None = None,
 ) -> tuple[Call, dict[str, str]]:
     """The call, and the headers that tell the client where it was sent if the router chose. `body` (left out: `document` written anew) goes to the
-    engine as it came, unless the router chose. `caller`: who pays, where that is not simply who makes the request."""
+    engine as it came, unless the router chose. `caller`: who pays, where that is not simply who makes the request. For one call of a request: its
+    record has the very id that a client is told which has given none."""
     headers = engine_headers(request)
     route = request.app[SUPERVISOR].router.route(document, caller or caller_of(request))
     if route is not None:
         document, body = rerouted(document, route), None
     reason = None if route is None else route.header
-    call = Call(path, json.dumps(document).encode() if body is None else body, document, headers, route_reason=reason)
+    if body is None:
+        body = json.dumps(document).encode()
+    own = None if ID_HEADER in headers else request[REQUEST_ID]
+    call = Call(path, body, document, headers, route_reason=reason, id=own)
     return call, {} if reason is None else {ROUTE_HEADER: reason}

@@ -7,6 +7,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -168,6 +169,8 @@ class _ChatSocket:
         check(CHAT, asked)
         asked |= {"stream": True, "stream_options": {"include_usage": True}}
         call, _ = call_of(self._request, CHAT, asked, caller=caller)
+        # The id of the request is the connection's; each chat has one of its own.
+        call = replace(call, id=None)
         reader = ChatStream()
         async with self._supervisor.gateway.exchange(call, caller) as passage:
             answer, exchange = await passage.answer(), passage.exchange

@@ -89,7 +89,8 @@ class Follower:
         waited = self._supervisor.clock.monotonic() - self._begun
         if self._wants_progress or waited >= self._supervisor.settings.gateway.status_open_seconds:
             say = waiting_event if self._wants_progress else waiting_comment
-            await self._sender.send(await self._sender.begun({**STREAM_TYPE, **self._told}), say(waiting))
+            headers = {**STREAM_TYPE, **self._told, **booking_headers(self._stream.booking)}
+            await self._sender.send(await self._sender.begun(headers), say(waiting))
 
     async def _end(self) -> web.StreamResponse:
         answer = self._stream.answer
@@ -104,8 +105,7 @@ class Follower:
         return response
 
     def _headers(self) -> dict[str, str]:
-        answer, booking = self._stream.answer, self._stream.booking
+        answer = self._stream.answer
         assert answer is not None
-        assert booking is not None
         stream = STREAM_HEADERS if answer.is_stream else {}
-        return {**answer.headers, **self._told, **booking_headers(booking), **stream}
+        return {**answer.headers, **self._told, **booking_headers(self._stream.booking), **stream}

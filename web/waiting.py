@@ -13,10 +13,11 @@ PROGRESS_HEADER = "X-Llamavisor-Progress"
 
 
 def waiting_data(waiting: Waiting) -> dict[str, Any]:
-    """`position` (1 is next), `estimate_seconds`, the model's `state`, and `progress` (0 to 1, or null) of its load."""
+    """`position` (1 is next), `estimate_seconds` (null: nobody knows), the model's `state`, and `progress` (0 to 1, or null) of its load."""
+    estimate = waiting.estimate_seconds
     return {
         "position": waiting.position,
-        "estimate_seconds": round(waiting.estimate_seconds, 1),
+        "estimate_seconds": None if estimate is None else round(estimate, 1),
         "state": waiting.state.value,
         "progress": waiting.progress,
     }

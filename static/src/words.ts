@@ -138,10 +138,10 @@ export function whyNotReady(status: LlamaServiceStatus): string {
   }
 }
 
-/** What a waiting request is told: its place in line (1 is next), seconds as far as anybody knows, the model's state and load (0 to 1). */
+/** What a waiting request is told: its place in line (1 is next), seconds (null: nobody knows), the model's state and load (0 to 1). */
 export interface Turn {
   position: number;
-  estimate_seconds: number;
+  estimate_seconds: number | null;
   state: LlamaServiceState;
   progress: number | null;
 }
@@ -149,7 +149,7 @@ export interface Turn {
 /** `3rd in line, about 12 s`; `the model is loading, 60 %`. */
 export function turnText({ position, estimate_seconds: seconds, state, progress }: Turn): string {
   const place = position > 1 ? `${ordinal(position)} in line` : "next in line";
-  if (state === "ready") return seconds >= 1 ? `${place}, about ${formatDuration(seconds)}` : place;
+  if (state === "ready") return seconds !== null && seconds >= 1 ? `${place}, about ${formatDuration(seconds)}` : place;
   const load = progress === null ? "the model is loading" : `the model is loading, ${formatPercent(progress)}`;
   return position > 1 ? `${load}; ${place}` : load;
 }

@@ -93,8 +93,8 @@ test("a choice is an instance, or a model of one that serves several", () => {
 });
 
 test("a place in line, in words", () => {
-  const rows: [number, number, LlamaServiceState, number | null, string][] = [
-    [1, 0.4, "ready", null, "next in line"], [3, 12.3, "ready", null, "3rd in line, about 12 s"], [22, 0, "ready", null, "22nd in line"],
+  const rows: [number, number | null, LlamaServiceState, number | null, string][] = [
+    [1, null, "ready", null, "next in line"], [1, 0.4, "ready", null, "next in line"], [3, 12.3, "ready", null, "3rd in line, about 12 s"], [22, 0, "ready", null, "22nd in line"],
     [112, 0, "ready", null, "112th in line"], [1, 0, "starting", 0.6, "the model is loading, 60 %"],
     [2, 0, "initial", null, "the model is loading; 2nd in line"],
   ];

@@ -23,6 +23,9 @@ FAILURES = (
         permanent=True,
         remedy="Check the programs in `engine.tokenizer_argv` and `engine.model_argv`.",
     ),
+    # What the server says last, when one of the pair has ended.
+    FailurePattern(r"^the (?:model|tokenizer) process was killed by signal ", "signal", last=True),
+    FailurePattern(r"^the (?:model|tokenizer) process ended with exit code ", "exit_code", last=True),
 )
 
 

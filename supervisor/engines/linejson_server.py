@@ -78,15 +78,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def failure(member: Member) -> int:
     """Say which one ended, and how; its exit code, as a shell would give it (a process that ends well has failed all the same)."""
     code = member.process.returncode
-    complain(ending_of(member))
+    say(ending_of(member))
     return SIGNAL_EXIT - code if code < 0 else code or 1
 
 
 def complain(message: str) -> int:
     """Say what went wrong; the exit code."""
-    sys.stderr.write(f"error: {message}\n")
-    sys.stderr.flush()
+    say(f"error: {message}")
     return 1
+
+
+def say(message: str) -> None:
+    """A line for the log."""
+    sys.stderr.write(f"{message}\n")
+    sys.stderr.flush()
 
 
 if __name__ == "__main__":

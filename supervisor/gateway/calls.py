@@ -9,6 +9,7 @@ from typing import Any
 
 from supervisor.request_fields import Bound, check_messages, refuse, shown
 
+REQUEST_ID = "X-Request-Id"
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 EMBEDDINGS = "/v1/embeddings"
@@ -25,7 +26,8 @@ _SAMPLED = frozenset({CHAT, COMPLETIONS, RESPONSES, MESSAGES})
 class Call:
     """One request: `path` is the engine's route, `body` the bytes that the client sent, `document` the same as JSON, `headers` for the engine.
 
-    `route_reason` is why the router sent it where it goes, if it was asked.
+    `route_reason` is why the router sent it where it goes, if it was asked. `id` is the one that its record gets (None: a new one), so that who was
+    told an id of ours (`X-Request-Id`) finds the record by it; what the client calls the request is the header of that name.
     """
 
     path: str
@@ -34,6 +36,7 @@ class Call:
     headers: Mapping[str, str]
     batch_id: str | None = None
     route_reason: str | None = None
+    id: str | None = None
 
     @property
     def model(self) -> str | None:

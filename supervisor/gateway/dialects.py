@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from supervisor.gateway.losses import openai_error, said
+from supervisor.gateway.losses import code_in, message_in, openai_error, said
 from supervisor.gateway.surfaces import Dialect, surface_of
 
 ANTHROPIC_TYPES: Mapping[int, str] = {
@@ -36,9 +36,7 @@ def engine_error(path: str, body: bytes, status: int) -> bytes:
     words = said(body)
     if _is_anthropic(body, words):
         return body
-    named = words.get("code") if isinstance(words.get("code"), str) else words.get("type")
-    message = words.get("message") or f"The engine answered {status} without a word."
-    return json.dumps(anthropic_error(str(message), status, named if isinstance(named, str) else None)).encode()
+    return json.dumps(anthropic_error(message_in(words, status), status, code_in(words))).encode()
 
 
 def _is_anthropic(body: bytes, words: Mapping[str, Any]) -> bool:

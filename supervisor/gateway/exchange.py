@@ -12,16 +12,21 @@ from dataclasses import dataclass
 from supervisor.clock import Clock
 from supervisor.errors import LlamavisorError
 from supervisor.gateway.accounting.bookkeeper import Booking
-from supervisor.gateway.calls import Call
+from supervisor.gateway.calls import REQUEST_ID, Call
 from supervisor.gateway.connection import READ_AHEAD_BYTES, Connection, Head
 from supervisor.gateway.dialects import engine_error
 from supervisor.gateway.losses import (
     AMID,
     BEFORE,
+    ENGINE_ERROR,
     UNREACHED,
+    IncompleteAnswerError,
     check_refusal,
+    code_in,
+    explain_early_end,
     explain_loss,
     incomplete,
+    said,
     silent,
 )
 from supervisor.gateway.silence import RECHECK_SECONDS, Watchman, is_working
@@ -47,7 +52,7 @@ JSON = "application/json"
 JSON_TYPE = b"application/json"
 ANSWER_LIMIT_BYTES = 256 * 1024**2
 STATUS_OPEN_SECONDS = 10.0
-# A kill of the supervisor makes at most so many tokens of a stream free.
+# How far a stream is, is noted at 1, 2, 4, … of its events, and from here on every so many: so much of it a kill of the supervisor makes free.
 NOTE_EVENTS = 256
 # Engines whose server has one model, and answers whatever name the request gives it.
 ENGINES_OF_ANY_NAME = frozenset({"embedded", "llama-server"})
@@ -102,7 +107,7 @@ class Exchange:
         self._is_stream = False
         self._parts: list[bytes] = []
         self._waiting_bytes = 0
-        self._note_at = NOTE_EVENTS
+        self._note_at = 1
         self._sink: Callable[[bytes], None] | None = None
         self._is_over = False
         self._loss: Exception | None = None
@@ -250,12 +255,14 @@ class Exchange:
     # Taking it as it comes
 
     async def _send(self) -> None:
-        call = self._call
+        call, headers = self._call, self._call.headers
+        if REQUEST_ID not in headers:
+            headers = {**headers, REQUEST_ID: self.booking.request.id}
         body, alone = self._body(), call.wants_stream
-        self._connection = self._upstream.send_at_once(self, call.path, body, call.headers, alone=alone)
+        self._connection = self._upstream.send_at_once(self, call.path, body, headers, alone=alone)
         if self._connection is None:
             try:
-                self._connection = await self._upstream.send(self, call.path, body, call.headers, alone=alone)
+                self._connection = await self._upstream.send(self, call.path, body, headers, alone=alone)
             except CannotConnectError as error:
                 raise await self._explained(UNREACHED) from error
             if self._cut is not None:
@@ -281,9 +288,10 @@ class Exchange:
         data = judge.feed(data)
         if self._asks_figures and not self._prelude.is_over:
             data = self._prelude.take(data)
-        self.record.count_tokens(judge.events - self._prelude.events)
-        if judge.events >= self._note_at:
-            self._note_at = judge.events + NOTE_EVENTS
+        counted = judge.events - self._prelude.events
+        self.record.count_tokens(counted)
+        if counted >= self._note_at:
+            self._note_at = counted + min(counted, NOTE_EVENTS)
             self.booking.note(self.usage)
         if judge.fault is not None:
             # Nothing that comes after it would be let through.
@@ -338,7 +346,7 @@ class Exchange:
                 self._judge.finish()
             await self._check_whole(when)
         except LlamavisorError as error:
-            self.record.settle(Outcome.CUT if self._judge.fault is not None else outcome_of(error))
+            self.record.settle(Outcome.CUT if isinstance(error, IncompleteAnswerError) else outcome_of(error))
             self.error_code = error.code
             raise
         self._finish()
@@ -349,10 +357,19 @@ class Exchange:
         self.record.settle(Outcome.OK if self._judge.is_success else Outcome.ENGINE_ERROR)
 
     async def _check_whole(self, when: str) -> None:
-        if self._judge.fault is not None:
-            raise incomplete(self._upstream.instance, self._judge.fault)
+        fault = self._judge.fault
+        if fault is not None:
+            raise (
+                await self._early_end(fault, when) if self._loss is None else incomplete(self._upstream.instance, fault)
+            )
         if self._loss is not None:
             raise await self._explained(when) from self._loss
+
+    async def _early_end(self, fault: str, when: str) -> LlamavisorError:
+        """What to say of an answer that is not whole, though its connection ended well: so it does, where its end is the body's, for a process that
+        is killed."""
+        upstream = self._upstream
+        return await explain_early_end(upstream.instance, upstream.generation, fault, when, self._clock)
 
     async def _explained(self, when: str) -> LlamavisorError:
         """What to say of a connection that failed."""
@@ -381,9 +398,10 @@ class Exchange:
             )
             failed = head.status >= FIRST_FAILURE
             self.record.settle(Outcome.ENGINE_ERROR if failed else Outcome.REFUSED)
+            self.error_code = code_in(said(body)) or ENGINE_ERROR
             return self._answered(head, engine_error(self._call.path, body, head.status), content_type=JSON)
         if head.media_type == JSON_TYPE and not body.rstrip().endswith((b"}", b"]")):
-            raise incomplete(self._upstream.instance, "its JSON ends too early")
+            raise await self._early_end("its JSON ends too early", BEFORE)
         self._tell_usage(body)
         return self._answered(head, body)
 

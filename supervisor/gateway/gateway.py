@@ -16,7 +16,7 @@ from supervisor.gateway.accounting.callers import ANYONE, Caller
 from supervisor.gateway.admission.admission import Admission, Place, Waiting
 from supervisor.gateway.admission.loads import Loads
 from supervisor.gateway.admission.places import Places
-from supervisor.gateway.calls import Call
+from supervisor.gateway.calls import REQUEST_ID, Call
 from supervisor.gateway.exchange import Answer, Exchange
 from supervisor.gateway.fallbacks import fallback_order
 from supervisor.gateway.inflight import InFlight
@@ -102,6 +102,13 @@ class Gateway:
         if named is not None:
             return [named]
         return [self._fleet.get(name) for name in choose(model, self._candidates())]
+
+    def servers_of(self, model: str | None) -> list[str]:
+        """The instances of which one would answer a request that names `model`; errors as `resolve`, and for engines without the OpenAI routes."""
+        names = [instance.name for instance in self.resolve(model)]
+        for name in names:
+            check_speaks_openai(name, self._fleet.settings_of(name))
+        return names
 
     def exchange(
         self,
@@ -210,8 +217,9 @@ class Gateway:
             body_length=len(call.body),
             max_tokens=call.max_tokens,
             model=instance,
-            client_request_id=call.headers.get("X-Request-Id"),
+            client_request_id=call.headers.get(REQUEST_ID),
             batch_id=call.batch_id,
+            request_id=call.id,
         )
 
     def began(self) -> float:

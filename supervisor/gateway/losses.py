@@ -20,8 +20,12 @@ CLASSIFICATION_WAIT_SECONDS = 0.5
 BEFORE = "Before it answered"
 UNREACHED = "Before the request could be sent"
 AMID = "In the middle of its answer"
+ENGINE_ERROR = "engine_error"
+"""The code of an engine's error that has none of its own."""
 _NOT_READY = frozenset(State) - {State.READY}
 _MESSAGE_CHARACTERS_MAX = 2_000
+# What helps against an engine's refusal, by its code.
+_REMEDIES = {"exceed_context_size_error": "Send less, or raise `engine.ctx_size` of the instance."}
 
 
 class EngineRefusedError(LlamavisorError):
@@ -41,12 +45,30 @@ async def explain_loss(instance: Instance, generation: int, lost: str, clock: Cl
 
     `lost` says when that was: BEFORE, AMID, or UNREACHED when there never was one.
     """
+    if not await _has_left(instance, generation):
+        what = "did not take the connection" if lost is UNREACHED else "closed the connection"
+        return EngineDiedError(f"{lost}, the engine of {instance.name} {what}.")
+    return _died(instance, lost, clock)
+
+
+async def explain_early_end(
+    instance: Instance, generation: int, fault: str, lost: str, clock: Clock
+) -> EngineDiedError:
+    """Why an answer, whose end is that of its connection, is not whole: that generation has died, else `incomplete`. As `explain_loss`."""
+    return _died(instance, lost, clock) if await _has_left(instance, generation) else incomplete(instance, fault)
+
+
+async def _has_left(instance: Instance, generation: int) -> bool:
+    """Whether that generation has ended, or does within a moment."""
     if instance.generation == generation:
         try:
             await instance.wait_for(_NOT_READY, CLASSIFICATION_WAIT_SECONDS)
         except TimeoutError:
-            what = "did not take the connection" if lost is UNREACHED else "closed the connection"
-            return EngineDiedError(f"{lost}, the engine of {instance.name} {what}.")
+            return False
+    return True
+
+
+def _died(instance: Instance, lost: str, clock: Clock) -> EngineDiedError:
     snapshot = instance.snapshot()
     return EngineDiedError(
         f"{lost}, {_ending(snapshot)}.",
@@ -89,18 +111,29 @@ def openai_error(body: bytes, status: int) -> bytes:
     words = said(body)
     if _is_openai(words):
         return body
-    message = words.get("message")
-    kind, code = words.get("type"), words.get("code")
-    named = code if isinstance(code, str) else kind if isinstance(kind, str) else "engine_error"
-    param = words.get("param")
+    kind, param = words.get("type"), words.get("param")
     error = {
         **words,
-        "message": message if isinstance(message, str) and message else f"The engine answered {status} without a word.",
+        "message": message_in(words, status),
         "type": kind if isinstance(kind, str) else _error_type(status),
         "param": param if isinstance(param, str) else None,
-        "code": named,
+        "code": code_in(words) or ENGINE_ERROR,
     }
     return json.dumps({"error": error}).encode()
+
+
+def code_in(words: Mapping[str, Any]) -> str | None:
+    """The name of an engine's error: its `code`, or its `type` where that is a number; None when it has neither."""
+    code, kind = words.get("code"), words.get("type")
+    return code if isinstance(code, str) else kind if isinstance(kind, str) else None
+
+
+def message_in(words: Mapping[str, Any], status: int) -> str:
+    """What an engine's error says, with what helps where that is a setting."""
+    message, remedy = words.get("message"), _REMEDIES.get(code_in(words) or "")
+    if not isinstance(message, str) or not message:
+        message = f"The engine answered {status} without a word."
+    return message if remedy is None else f"{message.rstrip('.')}. {remedy}"
 
 
 def check_refusal(instance: Instance, status: int) -> None:

@@ -32,17 +32,18 @@ ID_BYTES = 16
 class ResumableStream(KeptStream):
     """One request, from its place in the line to the last event of its answer.
 
-    `answer` and `booking` are there once it has begun; `error` is what it ended with, if it failed. `is_whole`: it ended as a client may believe.
+    `booking` is there once it waits or has begun, `answer` once it has begun; `error` is what it ended with, if it failed. `is_whole`: it ended as a
+    client may believe.
     """
 
     def __init__(self, call: Call, caller: Caller, window_seconds: float, limit_bytes: int, clock: Clock) -> None:
         stream_id = f"stream_{secrets.token_hex(ID_BYTES)}"
         super().__init__(stream_id, Owner.of(caller), window_seconds, EventRing(limit_bytes), clock.monotonic())
         self.answer: Answer | None = None
-        self.booking: Booking | None = None
         self.error: LlamavisorError | None = None
         self.is_whole = False
         self.waiting: Waiting | None = None
+        self.booking: Booking
         self._call = call
         self._caller = caller
         self._passage: Passage | None = None
@@ -56,10 +57,15 @@ class ResumableStream(KeptStream):
 
     async def run(self, gateway: Gateway) -> None:
         """See it through; what goes wrong is in `error`."""
+
+        def tell(waiting: Waiting) -> None:
+            self.waiting, self.booking = waiting, passage.booking
+            self._wake()
+
+        passage = gateway.exchange(self._call, self._caller, on_wait=tell)
         try:
-            async with gateway.exchange(self._call, self._caller, on_wait=self._on_wait) as passage:
-                self._passage = passage
-                self.booking = passage.booking
+            async with passage:
+                self._passage, self.booking = passage, passage.booking
                 answer = await passage.answer()
                 self.answer = answer
                 await self._take(passage.exchange, answer)
@@ -91,10 +97,6 @@ class ResumableStream(KeptStream):
     def advanced(self) -> None:
         """A reader has taken something."""
         self._room.set()
-
-    def _on_wait(self, waiting: Waiting) -> None:
-        self.waiting = waiting
-        self._wake()
 
     async def _take(self, exchange: Exchange, answer: Answer) -> None:
         if not answer.is_stream:

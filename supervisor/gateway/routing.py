@@ -109,6 +109,12 @@ class Router:
             return self.choose(question_of(document), caller)
         return Route(name, model_of(self._settings(), name), "the tier that was asked for")
 
+    def route_of(self, model: str | None, question: Question, caller: Caller) -> Route:
+        """Where a question of that caller goes that is put to `model` (None: `auto`)."""
+        if model is None or (model == AUTO and AUTO not in self._names()):
+            return self.choose(question, caller)
+        return self.route({"model": model}, caller) or Route(model, model, "the model that was asked for")
+
     def choose(self, question: Question, caller: Caller) -> Route:
         """What `auto` means for a question of that caller."""
         return decide(self._settings(), question, self.status_of(caller).remaining)

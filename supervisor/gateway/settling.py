@@ -88,12 +88,7 @@ class Settling:
         usage = exchange.usage
         is_cut = exchange.is_cut_short and not surface_of(self._call.path).is_free
         is_estimated = usage.source is TokenSource.COUNTED or (usage.source is TokenSource.NONE and is_cut)
-        if not is_estimated or usage.prompt_tokens:
-            return usage
-        request = self._booking.request
-        estimator = self._gateway.bookkeeper.estimator
-        estimate = estimator.estimate(request.project, request.endpoint, request.surface, len(self._call.body), None)
-        return usage._replace(prompt_tokens=estimate.prompt_tokens, source=TokenSource.COUNTED)
+        return self._booking.with_prompt(usage) if is_estimated else usage
 
     def _route_reason(self) -> str | None:
         fallback = self._booking.fallback

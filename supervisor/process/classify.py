@@ -9,6 +9,9 @@ from supervisor.launch import FailurePattern
 from supervisor.process.states import Cause, ExitStatus, Reason
 
 MESSAGE_CHARACTERS_MAX = 300
+KILL_SIGNAL = 9
+# What a shell, or our own server of a pair, exits with when that has killed its child.
+KILLED_EXIT = 128 + KILL_SIGNAL
 
 # What any program says; an engine's own patterns come first. The order is that of certainty: a failed load is what a lack of memory looks like.
 GENERAL_PATTERNS = (
@@ -70,15 +73,15 @@ def classify_exit(
 ) -> Cause:
     """The cause of an exit that nobody asked for; exit 0 is one too.
 
-    `tail`: the last lines of output, oldest first; `patterns`: the engine's own, tried before the general ones; `oom_kill`: the kernel has
-    killed in our control group meanwhile. A fault of the model or the flags is permanent only before the server was ready: afterwards they
-    have been proven good.
+    `tail`: the last lines of output, oldest first; `patterns`: the engine's own, tried before the general ones, and the `last` of them after those;
+    `oom_kill`: the kernel has killed in our control group meanwhile. A fault of the model or the flags is permanent only before the server was ready:
+    afterwards they have been proven good.
     """
     ending = str(exit) if was_ready else f"{exit!s} while loading"
-    if oom_kill and exit.signal == 9:
+    if oom_kill and (exit.signal == KILL_SIGNAL or exit.code == KILLED_EXIT):
         remedy = "The kernel killed it for want of memory: use a smaller model or context, or give the machine more."
         return Cause(Reason.OOM, f"{ending}: out of memory", remedy=remedy, exit=exit, output_tail=tail)
-    match = _first_match(tail, (*patterns, *GENERAL_PATTERNS))
+    match = _first_match(tail, sorted((*patterns, *GENERAL_PATTERNS), key=lambda pattern: pattern.last))
     if match is not None:
         pattern, line = match
         return Cause(

@@ -20,6 +20,7 @@ from supervisor.config.settings import InstanceSettings
 from supervisor.errors import LlamavisorError, NotAvailableError
 from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.admission.admission import Place, QueueDeadlineError, QueueFullError, Waiting
+from supervisor.gateway.admission.estimates import FIRST_SERVICE_SECONDS
 from supervisor.gateway.admission.places import UNKNOWN_LIMIT
 from supervisor.gateway.calls import CHAT, Call
 from supervisor.gateway.gateway import Gateway
@@ -133,11 +134,41 @@ async def test_one_that_waits_is_told_its_position_and_when_it_changes(door: Doo
     await until(lambda: len(told) > 1, "to be told again")
     assert {one.position for one in told} == {2}
     assert told[0].state is State.READY
-    assert told[0].estimate_seconds > 0
+    assert told[0].estimate_seconds
     await let_go(first)
     await until(lambda: told[-1].position == 1, "to have moved up")
     await let_go(holder)
     await second
+
+
+async def test_the_estimate_rests_on_what_was_learned_and_grows_with_those_who_are_served(door: Door) -> None:
+    gateway = await open_with(door, SLOW, comment_seconds=0.05)
+    async with gateway.exchange(call()):
+        pass
+    holder = await taken(gateway)
+    told: list[Waiting] = []
+
+    async def ask() -> None:
+        async with gateway.exchange(call(), on_wait=told.append):
+            pass
+
+    waiter = asyncio.create_task(ask())
+    await until(lambda: len(told) > 3, "to be told again")
+    estimates = [one.estimate_seconds or 0.0 for one in told]
+    assert 0 < estimates[0] < FIRST_SERVICE_SECONDS
+    assert estimates == sorted(set(estimates))
+    await let_go(holder)
+    await waiter
+
+
+async def test_nobody_knows_how_long_a_load_takes_that_shows_nothing_of_itself(door: Door) -> None:
+    one = misbehaving(door.house.model, knobs={"load_seconds": 1})
+    await door.open({"one": one}, ready=False, gateway={"queue_seconds": GENEROUS_SECONDS})
+    told: list[Waiting] = []
+    async with door.house.supervisor.gateway.exchange(call(), on_wait=told.append):
+        pass
+    assert told[0].state is State.STARTING
+    assert (told[0].estimate_seconds is None) is (told[0].progress in (None, 0, 1))
 
 
 async def test_the_line_is_bounded_and_the_greedy_leave_it_for_others(door: Door) -> None:
@@ -290,12 +321,17 @@ WAITS: dict[str, Any] = {"status_open_seconds": 0.05, "comment_seconds": 0.02}
 SHORT_WAY: dict[str, str] = {}
 LONG_WAY = {"Idempotency-Key": "once"}
 ASKED = {"X-Llamavisor-Progress": "1"}
+RESUMED = {"X-Llamavisor-Resume": "30"}
 
 
-async def received(door: Door, headers: dict[str, str], began: asyncio.Event) -> tuple[int, bytes, bool]:
-    """A stream, asked for: its status, what came, and whether it ended well. `began` is set by the first byte."""
+async def received(
+    door: Door, headers: dict[str, str], began: asyncio.Event, told: dict[str, str] | None = None
+) -> tuple[int, bytes, bool]:
+    """A stream, asked for: its status, what came, and whether it ended well. `began` is set by the first byte; its headers go into `told`."""
     got = bytearray()
     async with door.session.post(f"{door.url}{CHAT}", json=STREAM, headers=headers) as response:
+        if told is not None:
+            told |= {name.lower(): value for name, value in response.headers.items()}
         try:
             async for data in response.content.iter_any():
                 got += data
@@ -324,6 +360,21 @@ async def test_a_stream_that_waits_says_so_and_is_then_answered(
     assert told["position"] == 1
     assert told["state"] == "ready"
     assert body.endswith(b"data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize(
+    "headers", [SHORT_WAY, LONG_WAY, ASKED, RESUMED], ids=["short way", "long way", "asked", "resumed"]
+)
+async def test_a_stream_that_waits_is_told_its_number_in_the_books(door: Door, headers: dict[str, str]) -> None:
+    gateway = await open_with(door, SLOW, queue_seconds=0.3, **WAITS)
+    holder, told = await taken(gateway), dict[str, str]()
+    status, _, ended_well = await received(door, headers, asyncio.Event(), told)
+    assert (status, ended_well) == (200, False)
+    await let_go(holder)
+    assert told["x-llamavisor-request-id"] == told["x-request-id"]
+    async with door.session.get(f"{door.url}/v1/requests/{told['x-llamavisor-request-id']}") as response:
+        receipt = await response.json()
+    assert (receipt["error_code"], receipt["client_request_id"]) == ("queue_deadline", None)
 
 
 @pytest.mark.parametrize("headers", [SHORT_WAY, LONG_WAY])

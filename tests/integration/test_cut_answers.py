@@ -65,7 +65,45 @@ async def test_who_leaves_before_the_first_word_pays_the_prompt_as_it_was_estima
 )
 async def test_what_the_engine_did_not_do_costs_nothing(door: Door, knobs: dict[str, Any], outcome: str) -> None:
     records = await open_with(door, **knobs)
-    assert (await door.ask(HELLO))[0] >= 400
+    status, answer, _ = await door.ask(HELLO)
+    assert status >= 400
     settlement = records[0].settlement
     assert settlement is not None
     assert (settlement.outcome, settlement.usage) == (outcome, TokenUsage())
+    assert settlement.error_code == answer["error"]["code"]
+
+
+async def test_how_far_a_stream_is_is_noted_from_its_first_word_on(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a SIGKILL of the supervisor leaves of it: more than half of what came, in few lines of the journal."""
+    records = await open_with(door, stream_text="abcde" * 600)
+    journal = door.house.supervisor.office.bookkeeper.journal
+    noted: list[TokenUsage] = []
+    note = journal.note
+
+    def seen(request_id: str, usage: TokenUsage) -> None:
+        note(request_id, usage)
+        noted.append(usage)
+
+    monkeypatch.setattr(journal, "note", seen)
+    await door.stream(STREAM)
+    counts = [usage.completion_tokens for usage in noted]
+    assert counts == sorted(counts)
+    assert counts[-1] > 600 - 256
+    assert len(noted) <= 9 + 600 // 256
+    assert all(usage.prompt_tokens and usage.source is TokenSource.COUNTED for usage in noted)
+    settlement = records[0].settlement
+    assert settlement is not None
+    assert settlement.usage.completion_tokens == 600
+
+
+async def test_a_short_stream_that_is_not_settled_costs_what_came(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    await open_with(door, stream_fault="stall", fault_after=11, token_count=20)
+    journal = door.house.supervisor.office.bookkeeper.journal
+    noted: list[TokenUsage] = []
+    monkeypatch.setattr(journal, "note", lambda _, usage: noted.append(usage))
+    async with door.post(STREAM) as response:
+        received = bytearray()
+        while b"token10 " not in received:
+            received += await response.content.readany()
+        assert 11 / 2 < noted[-1].completion_tokens <= 11
+        assert len(noted) <= 4

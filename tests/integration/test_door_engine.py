@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from supervisor.gateway.calls import COMPLETIONS, EMBEDDINGS
+from supervisor.gateway.calls import CHAT, COMPLETIONS, EMBEDDINGS
 from supervisor.process.states import State
 from tests.fixtures.door import HELLO, STREAM, Door, events
 from tests.fixtures.house import misbehaving
@@ -99,6 +99,33 @@ async def test_models_are_listed_by_every_name_that_works(door: Door) -> None:
         assert (await response.json())["error"]["code"] == "model_not_found"
     status, answer, _ = await door.ask({**HELLO, "model": "mute"})
     assert (status, answer["error"]["code"]) == (400, "engine_without_openai")
+
+
+@pytest.mark.parametrize("way", [{}, {"X-Llamavisor-Progress": "1"}], ids=["short way", "long way"])
+@pytest.mark.parametrize("chat_status", [200, 500])
+async def test_who_names_no_request_is_told_its_number_in_the_books(
+    door: Door, way: dict[str, str], chat_status: int
+) -> None:
+    await door.open({"one": misbehaving(door.house.model, knobs={"chat_status": chat_status})})
+    for given, named in (({}, None), ({"X-Request-Id": "mine"}, "mine"), ({"X-Request-Id": "not a word"}, None)):
+        async with door.session.post(f"{door.url}{CHAT}", json=HELLO, headers={**way, **given}) as response:
+            assert response.status == chat_status
+            told, number = response.headers["X-Request-Id"], response.headers["x-llamavisor-request-id"]
+        assert told == (named or number)
+        async with door.session.get(f"{door.url}/v1/requests/{told}") as response:
+            receipt = await response.json()
+        assert (receipt["id"], receipt["client_request_id"]) == (number, named)
+        seen = (await door.at_engine("one", "/_control"))["last_request"]
+        assert seen["headers"]["x-request-id"] == told
+
+
+async def test_an_error_leads_to_its_receipt(door: Door) -> None:
+    await door.open({"one": misbehaving(door.house.model, knobs={"stream_fault": "close", "fault_after": 0})})
+    status, _, headers = await door.ask(HELLO)
+    assert status == 502
+    async with door.session.get(f"{door.url}/v1/requests/{headers['X-Request-Id']}") as response:
+        receipt = await response.json()
+    assert (receipt["id"], receipt["outcome"]) == (headers["X-Request-Id"], "engine_died")
 
 
 async def test_the_engine_sees_neither_key_nor_cookies_nor_a_changed_body(door: Door) -> None:

@@ -196,6 +196,23 @@ async def test_row_44_an_engine_killed_from_outside_mid_stream(door: Door) -> No
     assert "signal 9" in events(cut.value.body)[-1]["error"]["message"]
 
 
+async def test_row_44_an_engine_killed_amid_a_stream_that_only_its_connection_ends(door: Door) -> None:
+    await open_with(door, stream_fault="kill", delimited_by_close=True, token_interval_seconds=0.02)
+    with pytest.raises(Cut) as cut:
+        await door.stream(STREAM)
+    error = events(cut.value.body)[-1]["error"]
+    assert (error["code"], error["message"]) == (
+        "engine_died", "In the middle of its answer, the engine of one was killed by signal 9.",
+    )  # fmt: skip
+    assert door.outcomes("one") == {"engine_died": 1}
+
+
+async def test_row_44_twin_a_stream_that_its_connection_ends_well_is_whole(door: Door) -> None:
+    await open_with(door, delimited_by_close=True)
+    assert events(await door.stream(STREAM))[-1] == "[DONE]"
+    assert door.outcomes("one") == {"ok": 1}
+
+
 # 45, 46: the stream itself is not right
 
 

@@ -149,11 +149,12 @@ async def test_the_router_tells_what_it_would_do(door: Door) -> None:
     assert told == {
         "recommended_model": "small",
         "model": "one",
+        "instances": ["one"],
         "reasoning": "a short prompt that asks for little",
         "budget_status": {"total_tokens": 0, "total_cost": 0.0, "limit": None, "remaining": None},
     }
     told = (await door.ask({"prompt": "Count the files", "context_size": 10_001}, "/v1/route"))[1]
-    assert (told["recommended_model"], told["model"]) == ("large", None)
+    assert (told["recommended_model"], told["model"]) == ("large", "one")
     assert door.outcomes("one") == {}
 
     def spent(caller: Caller) -> BudgetStatus:
@@ -167,9 +168,33 @@ async def test_the_router_tells_what_it_would_do(door: Door) -> None:
         ({}, "prompt"),
         ({"prompt": 7}, "prompt"),
         ({"prompt": "a", "context_size": -1}, "context_size"),
+        ({"prompt": "a", "messages": HELLO["messages"]}, "prompt"),
+        ({"messages": []}, "messages"),
+        ({"prompt": "a", "model": 7}, "model"),
     ):
         status, answer, _ = await door.ask(body, "/v1/route")
         assert (status, answer["error"]["param"]) == (400, field)
+
+
+async def test_the_router_tells_who_would_answer(door: Door) -> None:
+    tiers = {"tiers": {"large": "two"}}
+    await door.open(
+        {"one": misbehaving(door.house.model), "two": {**DEMO, "aliases": ["second"]}}, sections={"routing": tiers}
+    )
+    for model, expected in (
+        ("two", ("two", "two", ["two"], "the model that was asked for")),
+        ("second", ("second", "second", ["two"], "the model that was asked for")),
+        ("opus", ("opus", "two", ["two"], "the tier that was asked for")),
+        ("auto", ("medium", "one", ["one"], "no rule applies")),
+        (None, ("medium", "one", ["one"], "no rule applies")),
+    ):
+        told = (await door.ask({**HELLO, "model": model}, "/v1/route"))[1]
+        assert (told["recommended_model"], told["model"], told["instances"], told["reasoning"]) == expected
+    status, answer, _ = await door.ask({**HELLO, "model": "tow"}, "/v1/route")
+    assert (status, answer["error"]["code"]) == (404, "model_not_found")
+    question = [{"role": "user", "content": "Design a bridge"}, {"role": "assistant", "content": "Why?"}]
+    told = (await door.ask({"messages": question, "context_size": 10_001}, "/v1/route"))[1]
+    assert told["recommended_model"] == "large"
 
 
 async def test_a_stream_of_the_router_is_otherwise_the_same(door: Door) -> None:

@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from supervisor.models.demo import DEMO_MODEL_PATH
 from supervisor.process import posix
-from supervisor.process.states import State
+from supervisor.process.states import Reason, State
 from tests.fixtures.door import Door, events
 from tests.fixtures.nursery import until
 
@@ -93,7 +93,8 @@ async def test_both_processes_are_told_of_and_started_again(door: Door) -> None:
         await until(lambda before=generation: door.house["lines"].generation > before, f"a new pair after {name}")  # type: ignore[misc]
         snapshot = await door.house.reach("lines", State.READY)
         assert snapshot.last_crash is not None
-        assert f"the {name} process was killed by signal 9" in "\n".join(snapshot.last_crash.output_tail)
+        assert snapshot.last_crash.message == f"exited with code 137: the {name} process was killed by signal 9"
+        assert snapshot.last_crash.reason is Reason.SIGNAL
         assert (await health(door))[name]["pid"] != pid
     assert (await door.ask(SAID))[0] == 200
 

@@ -109,7 +109,7 @@ async def test_what_goes_wrong_is_an_error_and_a_trace_may_begin_here(receiver: 
     assert not whole.parent_span_id
     assert any(whole.trace_id)
     assert whole.status.code == Status.STATUS_CODE_ERROR
-    assert attributes(whole)["error.type"] == "engine_error"
+    assert attributes(whole)["error.type"] == "server_error"
 
 
 async def test_who_waits_has_a_span_for_it(receiver: OtlpReceiver, door: Door) -> None:

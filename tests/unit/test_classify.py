@@ -88,3 +88,17 @@ def test_a_long_line_is_cut_in_the_message_only() -> None:
     cause = classified(ExitStatus(code=1), line)
     assert len(cause.message) < 400
     assert cause.output_tail == (line,)
+
+
+def test_what_holds_for_any_program_comes_before_an_engines_last() -> None:
+    own = FailurePattern(r"^the model process ", "signal", last=True)
+    words = "the model process was killed by signal 9"
+    assert classified(ExitStatus(code=137), "std::bad_alloc", words, patterns=(own,)).reason is Reason.OOM
+    cause = classified(ExitStatus(code=137), "all is well", words, patterns=(own,), was_ready=True)
+    assert (cause.reason, cause.message) == (Reason.SIGNAL, f"exited with code 137: {words}")
+
+
+@pytest.mark.parametrize("exit", [ExitStatus(signal=9), ExitStatus(code=137)], ids=["itself", "its child"])
+def test_a_kill_for_want_of_memory_is_no_mere_kill(exit: ExitStatus) -> None:
+    assert classified(exit, "all is well", oom_kill=True, was_ready=True).reason is Reason.OOM
+    assert classified(exit, "all is well", was_ready=True).reason is not Reason.OOM

@@ -16,7 +16,11 @@ LLAMA = b'{"error":{"code":400,"message":"too long","type":"exceed_context_size_
 
 
 def test_an_engines_error_is_told_as_anthropic_would_on_its_routes() -> None:
-    error = {"type": "invalid_request_error", "message": "too long", "code": "exceed_context_size_error"}
+    error = {
+        "type": "invalid_request_error",
+        "message": "too long. Send less, or raise `engine.ctx_size` of the instance.",
+        "code": "exceed_context_size_error",
+    }
     for path in (MESSAGES, COUNT_TOKENS):
         assert json.loads(engine_error(path, LLAMA, 400)) == {"type": "error", "error": error}
     assert json.loads(engine_error(CHAT, LLAMA, 400))["error"]["code"] == "exceed_context_size_error"

@@ -22,7 +22,7 @@ def test_an_openai_error_passes_as_it_is() -> None:
             b'{"error":{"code":400,"message":"too long","type":"exceed_context_size_error","n_ctx":512}}',
             400,
             {
-                "message": "too long",
+                "message": "too long. Send less, or raise `engine.ctx_size` of the instance.",
                 "type": "exceed_context_size_error",
                 "code": "exceed_context_size_error",
                 "n_ctx": 512,

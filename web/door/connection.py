@@ -237,12 +237,14 @@ class DoorConnection(asyncio.Protocol):
             nonlocal has_begun
             if not has_begun and self._loop.time() - begun >= self._door.gateway_settings.status_open_seconds:
                 has_begun = True
-                self._transport.write(wire.stream_head(200, STREAM_TYPE, given, closes=not head.keeps_alive))
+                headers = {**STREAM_TYPE, **booking_headers(passage.booking)}
+                self._transport.write(wire.stream_head(200, headers, given, closes=not head.keeps_alive))
             if has_begun:
                 self._write_chunk(waiting_comment(waiting))
 
+        passage = self._door.gateway.exchange(call, caller, on_wait=tell)
         try:
-            async with self._door.gateway.exchange(call, caller, on_wait=tell) as passage:
+            async with passage:
                 answer = await passage.answer()
                 if answer.is_stream:
                     await self._stream(passage.exchange, answer, head, given, has_begun=has_begun)

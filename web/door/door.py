@@ -10,7 +10,7 @@ from supervisor.config.server_settings import ServerSettings
 from supervisor.core import Supervisor
 from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.accounting.keys import require_scope
-from supervisor.gateway.calls import INFERENCE_PATHS, Call, check
+from supervisor.gateway.calls import INFERENCE_PATHS, REQUEST_ID, Call, check
 from supervisor.gateway.flat import is_flat
 from supervisor.gateway.gateway import Gateway
 from supervisor.gateway.observing.trace_context import passed_on
@@ -71,20 +71,26 @@ class Door:
         return caller
 
     def call_of(self, head: PlainHead, caller: Caller, body: bytes, request_id: str) -> Call:
-        """The call that a plain request makes. Errors as those of the long way; LongWayError when it needs more than an answer."""
+        """The call that a plain request makes; `request_id` is the client's own or, where it has given none, ours.
+
+        Errors as those of the long way; LongWayError when it needs more than an answer.
+        """
         self._guard.check_takes_work(self._supervisor)
         document = parse_json_object(body)
         if is_flat(document, None) or self._supervisor.router.route(document, caller) is not None:
             raise LongWayError
         check(head.path, document)
         accept = head.get(b"accept")
-        headers = {"Accept": accept} if accept is not None else {}
+        headers = {"Content-Type": "application/json"}
+        if accept is not None:
+            headers["Accept"] = accept
+        is_clients = head.get(b"x-request-id") == request_id
+        if is_clients:
+            headers[REQUEST_ID] = request_id
         traceparent = head.get(b"traceparent")
         if traceparent is not None:
             headers |= passed_on(traceparent, head.get(b"tracestate"))
-        return Call(
-            head.path, body, document, {**headers, "Content-Type": "application/json", "X-Request-Id": request_id}
-        )
+        return Call(head.path, body, document, headers, id=None if is_clients else request_id)
 
     def close_idle(self) -> None:
         """No more requests: end the connections that have none under way; the others end with theirs."""

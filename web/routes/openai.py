@@ -10,6 +10,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from supervisor.errors import LlamavisorError
+from supervisor.gateway.accounting.bookkeeper import Booking
 from supervisor.gateway.admission.admission import Waiting
 from supervisor.gateway.calls import (
     CHAT,
@@ -25,6 +26,7 @@ from supervisor.gateway.calls import (
 from supervisor.gateway.exchange import Answer, Exchange
 from supervisor.gateway.flat import HEADER, is_flat
 from supervisor.gateway.idempotency import Keeping, KeptAnswer, Scope
+from supervisor.gateway.passage import Passage
 from supervisor.gateway.resumable import RESUME_HEADER
 from web.bodies import parse_json_object, read_body
 from web.calling import call_of, caller_of
@@ -173,9 +175,10 @@ class _Stream:
 
     async def answer(self, call: Call) -> web.StreamResponse:
         """Send the answer, whole; or as far as it came, an event that says why it ends, and an end that cannot be taken for a good one."""
-        telling = asyncio.create_task(self._tell(), name="waiting")
+        passage = self._supervisor.gateway.exchange(call, caller_of(self._request), on_wait=self._wait)
+        telling = asyncio.create_task(self._tell(passage), name="waiting")
         try:
-            async with self._supervisor.gateway.exchange(call, caller_of(self._request), on_wait=self._wait) as passage:
+            async with passage:
                 answer = await passage.answer()
                 await _ended(telling)
                 if answer.is_stream:
@@ -188,7 +191,7 @@ class _Stream:
         finally:
             telling.cancel()
         if self._sender.response is None:
-            return _kept(whole(answer, {**self._told_headers, **booking_headers(passage.booking)}), self._keeping)
+            return _kept(whole(answer, self._headers(passage.booking)), self._keeping)
         return await self._sender.end_badly(
             self._sender.response, event_of(self._request.path, json.loads(answer.body))
         )
@@ -198,7 +201,10 @@ class _Stream:
             self._told.get_nowait()
         self._told.put_nowait(waiting)
 
-    async def _tell(self) -> None:
+    def _headers(self, booking: Booking) -> dict[str, str]:
+        return {**self._told_headers, **booking_headers(booking)}
+
+    async def _tell(self, passage: Passage) -> None:
         """Keep the connection alive while the request waits. Once that has cost the status, what goes wrong is said in the stream."""
         begun = self._supervisor.clock.monotonic()
         while True:
@@ -206,12 +212,11 @@ class _Stream:
             waited = self._supervisor.clock.monotonic() - begun
             if self._wants_progress or waited >= self._supervisor.settings.gateway.status_open_seconds:
                 say = waiting_event if self._wants_progress else waiting_comment
-                await self._sender.send(await self._sender.begun(STREAM_TYPE), say(waiting))
+                headers = {**STREAM_TYPE, **self._headers(passage.booking)}
+                await self._sender.send(await self._sender.begun(headers), say(waiting))
 
     async def _carry(self, exchange: Exchange, answer: Answer) -> web.StreamResponse:
-        response = await self._sender.begun(
-            {**answer.headers, **self._told_headers, **booking_headers(exchange.booking), **STREAM_HEADERS}
-        )
+        response = await self._sender.begun({**answer.headers, **self._headers(exchange.booking), **STREAM_HEADERS})
         data = answer.body
         try:
             while data:

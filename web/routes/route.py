@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 from aiohttp import web
 
+from supervisor.gateway.calls import check_model
 from supervisor.gateway.costs import cost_number
 from supervisor.gateway.routing import BudgetStatus, Question, question_of
-from supervisor.request_fields import refuse, shown
+from supervisor.request_fields import check_messages, refuse, shown
 from web.bodies import read_json_object
 from web.calling import caller_of
 from web.keys import SUPERVISOR
 from web.registry import Body, Policy, Reply, RouteTable, Schema
-from web.schemas import INTEGER, NUMBER, STRING, described, optional, record, ref
+from web.schemas import INTEGER, NUMBER, STRING, array, described, optional, record, ref
+from web.surface_schemas import MESSAGE_LIST
 
 routes = RouteTable("Router")
 
@@ -29,15 +35,17 @@ _BUDGET: Schema = record(
 @routes.route(
     "POST",
     "/v1/route",
-    summary="What `auto` would choose",
+    summary="Who would answer",
     policy=Policy.INFERENCE,
     body=Body(
         record(
             {
                 "prompt": STRING,
-                "context_size": {**INTEGER, "minimum": 0, "description": "Tokens; left out, that of the prompt."},
+                "messages": described(MESSAGE_LIST, "In the place of `prompt`, as those of a chat."),
+                "model": described(STRING, "As of a chat; left out, `auto`."),
+                "context_size": {**INTEGER, "minimum": 0, "description": "Tokens; left out, that of the question."},
             },
-            optional_keys=("context_size",),
+            optional_keys=("prompt", "messages", "model", "context_size"),
         )
     ),
     responses={
@@ -46,40 +54,56 @@ _BUDGET: Schema = record(
             record(
                 {
                     "recommended_model": described(STRING, "A tier or a model's name, to be given as `model`."),
-                    "model": described(optional(STRING), "What that means here; null is the default instance."),
+                    "model": described(STRING, "What that means here: a model's or an instance's name."),
+                    "instances": described(array(STRING), "Those that serve it: one of them would answer."),
                     "reasoning": STRING,
                     "budget_status": _BUDGET,
                 }
             ),
         ),
         400: Reply("A field is not what it must be.", ref("Error")),
+        404: Reply("There is no such model.", ref("Error")),
     },
 )
 async def choose_route(request: web.Request) -> web.Response:
-    """A dry run: nothing is sent to an engine, nothing is spent. A chat with the model `auto`, this prompt and this budget goes where this says."""
+    """A dry run: nothing is sent to an engine, nothing is spent. A chat with this model, this question and this budget goes where this says."""
     supervisor = request.app[SUPERVISOR]
     document = await read_json_object(request, supervisor.settings.server.max_body_bytes)
     caller = caller_of(request)
-    route = supervisor.router.choose(_question(document), caller)
+    route = supervisor.router.route_of(check_model(document), _question(document), caller)
+    instances = supervisor.gateway.servers_of(route.model)
     return web.json_response(
         {
             "recommended_model": route.choice,
-            "model": route.model,
+            "model": route.model or instances[0],
+            "instances": instances,
             "reasoning": route.reason,
             "budget_status": _budget(supervisor.router.status_of(caller)),
         }
     )
 
 
-def _question(document: dict[str, object]) -> Question:
-    prompt, size = document.get("prompt"), document.get("context_size")
-    if not isinstance(prompt, str):
-        raise refuse("prompt", f"must be a string, not {shown(prompt)}.")
+def _question(document: Mapping[str, Any]) -> Question:
+    question = question_of({"prompt": _prompt(document), "messages": document.get("messages")})
+    size = document.get("context_size")
     if size is None:
-        return question_of({"prompt": prompt})
+        return question
     if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= LARGEST_CONTEXT:
         raise refuse("context_size", f"must be a whole number of tokens, not {shown(size)}.")
-    return Question(prompt, size)
+    return replace(question, context_tokens=size)
+
+
+def _prompt(document: Mapping[str, Any]) -> str | None:
+    """The prompt; None where there are messages."""
+    prompt, messages = document.get("prompt"), document.get("messages")
+    if messages is not None:
+        if prompt is not None:
+            raise refuse("prompt", "and `messages` exclude one another.")
+        check_messages(messages)
+        return None
+    if not isinstance(prompt, str):
+        raise refuse("prompt", f"must be a string, not {shown(prompt)}; or give `messages`.")
+    return prompt
 
 
 def _budget(status: BudgetStatus) -> dict[str, object]:

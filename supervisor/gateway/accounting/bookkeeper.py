@@ -97,10 +97,18 @@ class Booking:
         self._body_length = body_length
         self._started_at = started_at
 
+    def with_prompt(self, usage: TokenUsage) -> TokenUsage:
+        """What was counted; with the prompt as it was estimated, where nobody has told its length."""
+        if usage.prompt_tokens:
+            return usage
+        request, estimator = self.request, self._books.estimator
+        estimate = estimator.estimate(request.project, request.endpoint, request.surface, self._body_length, None)
+        return usage._replace(prompt_tokens=estimate.prompt_tokens, source=TokenSource.COUNTED)
+
     def note(self, usage: TokenUsage) -> None:
-        """What it has used so far; for the record, should it never be settled."""
+        """What was counted of it so far; for the record, should it never be settled."""
         if self.settlement is None:
-            self._books.journal.note(self.request.id, usage)
+            self._books.journal.note(self.request.id, self.with_prompt(usage))
 
     def settle(self, outcome: str, usage: TokenUsage = NOTHING, **facts: Unpack[Facts]) -> Settlement:
         """It has ended so, and used this: count it in budgets and limits, learn from it, write it down, tell the listeners. Returns what is written.
@@ -209,11 +217,12 @@ class Bookkeeper:
         model: str | None = None,
         client_request_id: str | None = None,
         batch_id: str | None = None,
+        request_id: str | None = None,
     ) -> Booking:
         """Let a request in, hold its estimate back, and write it down; or refuse: RateLimitedError, BudgetExceededError, PriceUnknownError.
 
-        `max_tokens` bounds the whole answer (all choices together), `model` is another name by which its price may be known. A refused request
-        counts nowhere and leaves no record.
+        `max_tokens` bounds the whole answer (all choices together), `model` is another name by which its price may be known, `request_id` a new id
+        for the record (None: one is made up). A refused request counts nowhere and leaves no record.
         """
         now, now_ms = self.clock.monotonic(), int(self.clock.wall() * MILLISECONDS)
         project, key_id = caller.project, caller.key_id
@@ -222,7 +231,7 @@ class Bookkeeper:
         price = self._prices.get(endpoint) or self.price(model)
         micros = None if price is None else tokens_micros(prompt, completion, price)
         request = AcceptedRequest(
-            f"req_{os.urandom(ID_BYTES).hex()}",
+            request_id or f"req_{os.urandom(ID_BYTES).hex()}",
             project,
             key_id,
             endpoint,

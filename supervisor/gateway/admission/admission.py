@@ -11,16 +11,13 @@ from supervisor.config.gateway_settings import GatewaySettings
 from supervisor.config.settings import InstanceSettings
 from supervisor.errors import LlamavisorError, NotAvailableError
 from supervisor.gateway.accounting.callers import Caller
+from supervisor.gateway.admission.estimates import load_seconds_left, service_seconds, turn_seconds
 from supervisor.gateway.admission.loads import Loads
 from supervisor.gateway.admission.places import Places, ask_slots, choose, configured_slots, in_flight_limit
 from supervisor.gateway.admission.queue import FairQueue, Ticket
 from supervisor.gateway.resolve import check_ready
 from supervisor.process.instance import Instance
 from supervisor.process.states import State
-
-# What an answer takes before anybody has seen one.
-FIRST_SERVICE_SECONDS = 2.0
-SERVICE_WEIGHT = 0.1
 
 
 class QueueFullError(LlamavisorError):
@@ -37,10 +34,10 @@ class QueueDeadlineError(NotAvailableError):
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What is told to one that waits: `position` 1 is next; `estimate_seconds` as far as anybody knows; the model's state and load (0 to 1)."""
+    """What is told to one that waits: `position` 1 is next; `estimate_seconds`, None when nobody knows; the model's state and load (0 to 1)."""
 
     position: int
-    estimate_seconds: float
+    estimate_seconds: float | None
     state: State
     progress: float | None
 
@@ -62,7 +59,6 @@ class _Line:
         self.names = names
         self.candidates = candidates
         self.queue = FairQueue()
-        self.service_seconds = FIRST_SERVICE_SECONDS
         self.withdraw: Callable[[], None] | None = None
         # Those that will not be ready, as far as is known.
         self.hopeless: set[Places] = set()
@@ -122,8 +118,7 @@ class Admission:
         places = choose(candidates, now)
         if places is None:
             return None
-        places.taken += 1
-        return Place(places, places.instance, now)
+        return _take(places, now)
 
     async def place(
         self,
@@ -164,10 +159,11 @@ class Admission:
         """Give a place back. `failed`: the engine failed on it."""
         places, now = place.places, self._clock.monotonic()
         places.taken -= 1
+        del places.began[place]
         places.note(now, failed=failed)
+        if not failed:
+            places.learn(now - place.began)
         if self._waiting:
-            for line in self._serving(places):
-                line.service_seconds += SERVICE_WEIGHT * (now - place.began - line.service_seconds)
             self._serve(self._serving(places))
 
     def refuse_all(self, error: LlamavisorError) -> None:
@@ -204,7 +200,18 @@ class Admission:
         snapshot = best.snapshot()
         position = line.queue.position(ticket)
         places = sum(places.limit for places in line.candidates) or 1
-        return Waiting(position, position * line.service_seconds / places, best.state, snapshot.progress)
+        service = self._service_seconds(line)
+        if best.state is State.READY:
+            return Waiting(position, turn_seconds(position, places, service), best.state, None)
+        load = load_seconds_left(snapshot)
+        # As soon as it is there, so many have a place.
+        estimate = None if load is None else load + turn_seconds(max(0, position - places), places, service)
+        return Waiting(position, estimate, best.state, snapshot.progress)
+
+    def _service_seconds(self, line: _Line) -> float:
+        now = self._clock.monotonic()
+        learned = [places.service_seconds for places in line.candidates if places.service_seconds is not None]
+        return service_seconds(learned, [now - began for places in line.candidates for began in places.began.values()])
 
     def _give_back(self, ticket: Ticket) -> None:
         """Who was waiting has left: a place that was given in the same moment goes to the next."""
@@ -230,7 +237,7 @@ class Admission:
         position = line.queue.position(ticket)
         return QueueDeadlineError(
             f"It waited {self._settings.queue_seconds:g} s, and {position - 1} are still before it.",
-            retry_after_seconds=line.service_seconds,
+            retry_after_seconds=self._service_seconds(line),
             remedy="Try again later, or raise `gateway.queue_seconds`.",
         )
 
@@ -250,7 +257,7 @@ class Admission:
         waiting, limit = len(line.queue), self._settings.queue_limit
         return QueueFullError(
             f"The waiting line is full: {limit} requests wait, {why}.",
-            retry_after_seconds=max(1.0, line.service_seconds),
+            retry_after_seconds=max(1.0, self._service_seconds(line)),
             details={"waiting": waiting, "limit": limit},
         )
 
@@ -298,8 +305,7 @@ class Admission:
                 if not ticket.owner.done():
                     self._turns += 1
                     line.served = self._turns
-                    places.taken += 1
-                    ticket.owner.set_result(Place(places, places.instance, now))
+                    ticket.owner.set_result(_take(places, now))
 
     def changed(self, instance: Instance, _state: State) -> None:
         """An instance changed its state (for `Fleet.on_change`): those who wait for one of its name go on, or learn that it is in vain."""
@@ -344,7 +350,7 @@ class Admission:
         except NotAvailableError as error:
             return error
         return QueueFullError(
-            f"All places at {best.name} are taken.", param="model", retry_after_seconds=line.service_seconds
+            f"All places at {best.name} are taken.", param="model", retry_after_seconds=self._service_seconds(line)
         )
 
     def _fail(self, line: _Line, error: LlamavisorError) -> None:
@@ -352,6 +358,13 @@ class Admission:
         for ticket in tuple(line.queue.tickets()):
             if not ticket.owner.done():
                 ticket.owner.set_exception(error)
+
+
+def _take(places: Places, now: float) -> Place:
+    place = Place(places, places.instance, now)
+    places.taken += 1
+    places.began[place] = now
+    return place
 
 
 def _is_any_ready(line: _Line) -> bool:

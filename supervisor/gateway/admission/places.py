@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from supervisor.config.engine_settings import EmbeddedEngine, LlamaServerEngine
 from supervisor.config.settings import InstanceSettings
@@ -18,6 +18,8 @@ FAILURES_BEFORE_EJECTION = 3
 EJECTION_SECONDS = 5.0
 EJECTION_LIMIT_SECONDS = 60.0
 ASK_SECONDS = 5.0
+# Of the newest time in the running average.
+SERVICE_WEIGHT = 0.1
 
 
 def in_flight_limit(settings: InstanceSettings, per_slot: int, told_slots: int | None = None) -> int:
@@ -56,6 +58,7 @@ async def ask_slots(instance: Instance) -> int | None:
 class Places:
     """The places of the instance of one name; they stay when another takes its place. `limit` follows from `settings` and `told_slots`.
 
+    `began`: since when those that are taken are, by whoever has them (monotonic seconds); `service_seconds`: how long one is held, as was learned.
     `failures` in a row; until `ejected_until` (monotonic seconds) it is passed over where another can serve.
     """
 
@@ -64,6 +67,8 @@ class Places:
     settings: InstanceSettings | None = None
     told_slots: int | None = None
     taken: int = 0
+    began: dict[object, float] = field(default_factory=dict)
+    service_seconds: float | None = None
     failures: int = 0
     ejected_until: float = float("-inf")
 
@@ -81,6 +86,11 @@ class Places:
         """What was learned of a process that is not there any more."""
         self.failures, self.ejected_until = 0, float("-inf")
         self.settings, self.told_slots = None, None
+
+    def learn(self, seconds: float) -> None:
+        """One was held for so long."""
+        before = seconds if self.service_seconds is None else self.service_seconds
+        self.service_seconds = before + SERVICE_WEIGHT * (seconds - before)
 
     def note(self, now: float, *, failed: bool) -> None:
         """A request to it has ended; failures in a row eject it, each time for twice as long."""

@@ -44,8 +44,8 @@ def call_of(path: str, line: Line, request_id: str) -> Call:
     check(path, line.body)
     if line.body.get("stream"):
         raise refuse("stream", "must be left out in a batch.")
-    headers = {"Content-Type": "application/json", "X-Request-Id": request_id}
-    return Call(path, json.dumps(line.body).encode(), line.body, headers)
+    headers = {"Content-Type": "application/json"}
+    return Call(path, json.dumps(line.body).encode(), line.body, headers, id=request_id)
 
 
 def reply_of(answer: Answer, request_id: str) -> Reply:

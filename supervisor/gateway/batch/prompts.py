@@ -148,9 +148,9 @@ async def answer_prompts(wanted: PromptList, caller: Caller, asks: Asks, turns: 
 async def _answered(prompt: Prompt, model: str, caller: Caller, asks: Asks, cost_of: CostOf) -> Result:
     document: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": prompt.text}]}
     request_id = f"req_{uuid.uuid4().hex}"
-    headers = {"Content-Type": "application/json", "X-Request-Id": request_id}
+    call = Call(CHAT, json.dumps(document).encode(), document, {"Content-Type": "application/json"}, id=request_id)
     try:
-        answer = await asks(Call(CHAT, json.dumps(document).encode(), document, headers), caller, None)
+        answer = await asks(call, caller, None)
     except LlamavisorError as error:
         return Result(prompt, error=str(error))
     reply = reply_of(answer, request_id)
