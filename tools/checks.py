@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
@@ -78,6 +79,14 @@ def tests(arguments: list[str]) -> Iterator[Outcome]:
         most.not_run.append(f"tests marked browser: {CHROMIUM_REMEDY}")
     yield most
     yield pytest("pytest, asyncio debug", [*SIDE_BY_SIDE, *IN_DEBUG_MODE, *arguments], PYTHONASYNCIODEBUG="1")
+
+
+def everything(arguments: list[str]) -> list[Outcome]:
+    """Lint and tests, beside one another: tests wait now and then, and a type checker is one process."""
+    with ThreadPoolExecutor(1) as beside:
+        looking = beside.submit(lambda: list(lint()))
+        tested = list(tests(arguments))
+    return [*looking.result(), *tested]
 
 
 def soak(arguments: list[str]) -> Iterator[Outcome]:
@@ -214,7 +223,7 @@ def main(arguments: list[str]) -> int:
     if group == "lint":
         outcomes = list(lint())
     elif group == "all":
-        outcomes = [*lint(), *tests(rest)]
+        outcomes = everything(rest)
     elif group == "soak":
         outcomes = list(soak(rest))
     else:
