@@ -43,9 +43,10 @@ _DEBUGGED = (
 )
 IN_DEBUG_MODE = tuple(f"tests/integration/test_{name}.py" for name in _DEBUGGED.split())
 EXPECTED_FAILURE = "pytest.xfail"
-# Two workers whatever the machine: with more, the processes under test starve one another and deadlines are missed.
+# Two workers whatever the machine: with more, the processes under test starve one another and deadlines are missed. Those in debug mode wait more.
 # Stealing keeps the tests of a file together, and with them the servers that their fixtures have started.
 SIDE_BY_SIDE = ("-n", "2", "--dist", "worksteal")
+DEBUG_SIDE_BY_SIDE = ("-n", "3", "--dist", "worksteal")
 
 
 @dataclass
@@ -78,7 +79,7 @@ def tests(arguments: list[str]) -> Iterator[Outcome]:
     if not browser:
         most.not_run.append(f"tests marked browser: {CHROMIUM_REMEDY}")
     yield most
-    yield pytest("pytest, asyncio debug", [*SIDE_BY_SIDE, *IN_DEBUG_MODE, *arguments], PYTHONASYNCIODEBUG="1")
+    yield pytest("pytest, asyncio debug", [*DEBUG_SIDE_BY_SIDE, *IN_DEBUG_MODE, *arguments], PYTHONASYNCIODEBUG="1")
 
 
 def everything(arguments: list[str]) -> list[Outcome]:
