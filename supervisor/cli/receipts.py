@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from supervisor.cli.client import Query
-from supervisor.cli.formatting import money, waiting_words
+from supervisor.cli.formatting import MICROS, money, waiting_words
 from supervisor.cli.place import ServerPlace
 from supervisor.cli.telling import NOTHING, asked, count, get, tell_table, tell_words
 
@@ -98,7 +98,7 @@ def _figures(receipt: Document) -> Iterator[tuple[str, str]]:
     waited, first, total = (_seconds(timings[f"{name}_ms"]) for name in ("queued", "first_byte", "total"))
     yield "seconds", f"{total} in all, {waited} in line, first byte after {first}"
     if energy["method"] is not None:
-        joules, grams = energy["millijoules"] / MILLISECONDS, (energy["co2_micrograms"] or 0) / 1_000_000
+        joules, grams = energy["millijoules"] / MILLISECONDS, (energy["co2_micrograms"] or 0) / MICROS
         yield "energy", f"{joules:.3f} J, {grams:.6f} gCO2; method: {energy['method']}"
 
 

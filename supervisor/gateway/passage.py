@@ -16,6 +16,7 @@ from supervisor.gateway.calls import Call
 from supervisor.gateway.exchange import Answer, Exchange
 from supervisor.gateway.fallbacks import CANNOT_SERVE, FIRST_FAILURE
 from supervisor.gateway.inflight import InFlightRequest, Stage, cancelled
+from supervisor.gateway.losses import ENGINE_ERROR
 from supervisor.gateway.settling import Settling
 from supervisor.storage.records import TokenUsage
 
@@ -145,7 +146,7 @@ class Passage:
         self._close(error)
         if name is None:
             return False
-        self._note(name, "engine_error" if error is None else error.code)
+        self._note(name, ENGINE_ERROR if error is None else error.code)
         return await self._enter(self._gateway.places_for(self._call, name))
 
     async def _enter(self, places: Sequence[Places]) -> bool:

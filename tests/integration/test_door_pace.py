@@ -15,6 +15,7 @@ import pytest_asyncio
 from supervisor.gateway.calls import CHAT
 from tests.fixtures.door import HELLO, STREAM, Door
 from tests.fixtures.nursery import GENEROUS_SECONDS, until
+from tests.fixtures.raw_engine import HEALTHY, LAST_CHUNK, STREAM_HEAD, chunk, door_before
 
 pytestmark = pytest.mark.faults
 # More than the kernel keeps for a connection.
@@ -22,13 +23,6 @@ LARGE = b"a" * 7_500_000
 EVENT = b'data: {"choices":[{"delta":{"content":"%b"}}]}\n\n'
 DONE = b"data: [DONE]\n\n"
 WHOLE_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-LAST_CHUNK = b"0\r\n\r\n"
-
-
-def chunk(data: bytes) -> bytes:
-    """A piece of a stream."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 class Engine:
@@ -43,7 +37,7 @@ class Engine:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).lower()
                 if head.startswith(b"get"):
-                    writer.write(WHOLE_HEAD % 2 + b"{}")
+                    writer.write(HEALTHY)
                 elif b'"stream"' in await reader.readexactly(int(head.partition(b"content-length:")[2].split()[0])):
                     writer.write(STREAM_HEAD + chunk(EVENT % LARGE))
                     await self.goes_on.wait()
@@ -63,14 +57,9 @@ async def engine() -> Engine:
 @pytest_asyncio.fixture
 async def door(tmp_path: Path, engine: Engine) -> AsyncIterator[Door]:
     """In front of that engine."""
-    door = Door(tmp_path)
-    server = await asyncio.start_server(engine.serve, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    await door.open({"one": {"url": url, "engine": {"kind": "command"}}})
-    yield door
-    engine.goes_on.set()
-    await door.close()
-    server.close()
+    async with door_before(tmp_path, engine.serve) as door:
+        yield door
+        engine.goes_on.set()
 
 
 @pytest_asyncio.fixture

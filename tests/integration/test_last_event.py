@@ -11,6 +11,7 @@ import pytest_asyncio
 
 from tests.fixtures.door import STREAM, Door
 from tests.fixtures.nursery import until
+from tests.fixtures.raw_engine import HEALTHY, STREAM_HEAD, chunk, door_before
 
 pytestmark = pytest.mark.faults
 EVENTS = b"".join(
@@ -21,8 +22,6 @@ EVENTS = b"".join(
         b"[DONE]",
     )
 )
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-HEALTHY = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -33,7 +32,7 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         if line.startswith(b"GET"):
             writer.write(HEALTHY)
         else:
-            writer.write(HEAD + b"%x\r\n%b\r\n" % (len(EVENTS), EVENTS))
+            writer.write(STREAM_HEAD + chunk(EVENTS))
             await reader.read()
     writer.close()
 
@@ -41,13 +40,8 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 @pytest_asyncio.fixture
 async def door(tmp_path: Path) -> AsyncIterator[Door]:
     """In front of that engine."""
-    door = Door(tmp_path)
-    engine = await asyncio.start_server(answer, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{engine.sockets[0].getsockname()[1]}"
-    await door.open({"one": {"url": url, "engine": {"kind": "command"}}})
-    yield door
-    await door.close()
-    engine.close()
+    async with door_before(tmp_path, answer) as door:
+        yield door
 
 
 async def test_who_leaves_after_the_last_event_was_answered(door: Door) -> None:

@@ -13,6 +13,7 @@ from supervisor.gateway.calls import CHAT
 from supervisor.gateway.connection import READ_AHEAD_BYTES
 from supervisor.storage.records import TokenSource, TokenUsage, UsageRecord
 from tests.fixtures.door import HELLO, Door
+from tests.fixtures.raw_engine import HEALTHY, LAST_CHUNK, STREAM_HEAD, chunk, door_before
 
 EVENTS = (
     b'data: {"choices":[{"delta":{"content":"%b"}}]}\n\n' % (b"a" * READ_AHEAD_BYTES),
@@ -20,8 +21,6 @@ EVENTS = (
     b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}\n\n',
     b"data: [DONE]\n\n",
 )
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-HEALTHY = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 WAYS = pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "once"}], ids=["short way", "long way"])
 
 
@@ -37,23 +36,18 @@ async def door(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[
             if line.startswith(b"GET"):
                 writer.write(HEALTHY)
                 continue
-            writer.write(HEAD)
+            writer.write(STREAM_HEAD)
             for event in EVENTS[:count]:
-                writer.write(b"%x\r\n%b\r\n" % (len(event), event))
+                writer.write(chunk(event))
                 await writer.drain()
                 # So that they are read one by one.
                 await asyncio.sleep(0.01)
-            writer.write(b"0\r\n\r\n")
+            writer.write(LAST_CHUNK)
             break
         writer.close()
 
-    door = Door(tmp_path)
-    engine = await asyncio.start_server(answer, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{engine.sockets[0].getsockname()[1]}"
-    await door.open({"one": {"url": url, "engine": {"kind": "command"}}})
-    yield door
-    await door.close()
-    engine.close()
+    async with door_before(tmp_path, answer) as door:
+        yield door
 
 
 def listen(door: Door) -> list[UsageRecord]:

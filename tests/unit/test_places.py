@@ -25,7 +25,8 @@ NOW = 100.0
 def places(taken: int = 0, state: State = State.READY, *, limit: int = 4, ejected_until: float = 0.0) -> Places:
     """The places of an instance in that state."""
     instance: Any = SimpleNamespace(accepts_requests=state is State.READY, requests_active=taken)
-    return Places(instance, limit, taken=taken, ejected_until=ejected_until)
+    began: dict[object, float] = {object(): NOW for _ in range(taken)}
+    return Places(instance, limit, began=began, ejected_until=ejected_until)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,6 @@ class Place:
 
     places: Places
     instance: Instance
-    began: float
     queued_seconds: float = 0.0
 
 
@@ -158,11 +157,10 @@ class Admission:
     def leave(self, place: Place, *, failed: bool) -> None:
         """Give a place back. `failed`: the engine failed on it."""
         places, now = place.places, self._clock.monotonic()
-        places.taken -= 1
-        del places.began[place]
+        began = places.began.pop(place)
         places.note(now, failed=failed)
         if not failed:
-            places.learn(now - place.began)
+            places.learn(now - began)
         if self._waiting:
             self._serve(self._serving(places))
 
@@ -361,8 +359,7 @@ class Admission:
 
 
 def _take(places: Places, now: float) -> Place:
-    place = Place(places, places.instance, now)
-    places.taken += 1
+    place = Place(places, places.instance)
     places.began[place] = now
     return place
 

@@ -66,11 +66,15 @@ class Places:
     limit: int
     settings: InstanceSettings | None = None
     told_slots: int | None = None
-    taken: int = 0
     began: dict[object, float] = field(default_factory=dict)
     service_seconds: float | None = None
     failures: int = 0
     ejected_until: float = float("-inf")
+
+    @property
+    def taken(self) -> int:
+        """How many are."""
+        return len(self.began)
 
     @property
     def is_free(self) -> bool:
