@@ -40,6 +40,10 @@ class GatewaySettings(StrictModel):
         default_factory=dict,
         description="Models to take, in this order, when the named one cannot serve; an answer that has begun stays with its model.",
     )
+    fallback_resends: bool = Field(
+        False,
+        description="Whether fallbacks also get requests whose engine, which has them, dies, is silent or fails before it answers.",
+    )
 
     @model_validator(mode="after")
     def _no_circles(self) -> Self:

@@ -168,6 +168,11 @@ class Exchange:
             self._connection.resume()
 
     @property
+    def was_sent(self) -> bool:
+        """Whether the engine may have the request."""
+        return self._connection is not None
+
+    @property
     def model(self) -> str | None:
         """What the engine calls the model."""
         return self._upstream.spec.model_id

@@ -49,7 +49,8 @@ class Gateway:
     """See the module.
 
     `traffic` holds the figures, `admission` the waiting lines, `bookkeeper` who pays, `in_flight` what is on its way, `energy` what is drawn,
-    `tracing` who follows, and `capture` who copies (both None: nobody). All methods are for the loop's thread.
+    `tracing` who follows, and `capture` who copies (both None: nobody).
+    `fallback_resends`: see `GatewaySettings`. All methods are for the loop's thread.
     """
 
     def __init__(self, fleet: Fleet, settings: Settings, clock: Clock, bookkeeper: Bookkeeper, loads: Loads) -> None:
@@ -70,6 +71,7 @@ class Gateway:
         self.traffic = TrafficStats(clock, self.admission.waiting_for)
         self._exchanges: set[Exchange] = set()
         self._fallbacks = settings.gateway.fallbacks
+        self.fallback_resends = settings.gateway.fallback_resends
         self.in_flight = InFlight()
         self._is_closed = False
         self._idle = asyncio.Event()
@@ -84,6 +86,7 @@ class Gateway:
         """Take new settings, for requests from now on."""
         self.admission.retune(settings.gateway)
         self._fallbacks = settings.gateway.fallbacks
+        self.fallback_resends = settings.gateway.fallback_resends
         self.energy.retune(settings)
         if self.capture is not None:
             self.capture.retune(settings)

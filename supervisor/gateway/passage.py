@@ -139,7 +139,8 @@ class Passage:
         """Go on with the next model that takes the request. False when there is none; if it was the only one that was asked, all is as it was."""
         is_first = self._first_failure is None
         self._first_failure = self._first_failure or failure
-        name = next(self._fallbacks, None)
+        may_go_on = self._gateway.fallback_resends or not self.exchange.was_sent
+        name = next(self._fallbacks, None) if may_go_on else None
         if name is None and is_first:
             return False
         error = None if isinstance(failure, Answer) else failure

@@ -21,6 +21,7 @@ LATER = {"retry_base_seconds": 30}
 WATTS = 1_000.0
 ONE = {"max_in_flight": 1}
 CHAIN = {"queue_seconds": 0, "fallbacks": {"big": ["small"], "small": ["smallest"]}}
+RESENDS = {"fallback_resends": True}
 
 
 @pytest_asyncio.fixture
@@ -31,13 +32,15 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
     await door.close()
 
 
-async def open_with(door: Door, knobs: Mapping[str, Any], small: Mapping[str, Any] | None = None) -> None:
+async def open_with(
+    door: Door, knobs: Mapping[str, Any], small: Mapping[str, Any] | None = None, gateway: Mapping[str, Any] = RESENDS
+) -> None:
     """`big` with those knobs, `small` behind it, and `smallest` behind that one."""
     instances = {
         name: misbehaving(door.house.model, knobs=given, supervision=LATER)
         for name, given in {"big": knobs, "small": small or {}, "smallest": {}}.items()
     }
-    await door.open(instances, gateway=CHAIN, sections={"energy": {"busy_watts": WATTS}})
+    await door.open(instances, gateway={**CHAIN, **gateway}, sections={"energy": {"busy_watts": WATTS}})
 
 
 async def receipt(door: Door, headers: Mapping[str, str]) -> Any:
@@ -69,6 +72,20 @@ async def test_another_model_answers_and_the_books_say_why(
     assert told["route_reason"] == f"fallback: small; {code}"
     assert door.outcomes("small") == {"ok": 1}
     assert sum(door.outcomes("big").values()) == 1
+
+
+@pytest.mark.parametrize("knobs", [{"stream_fault": "kill", "fault_after": 0}, {"chat_status": 500}], ids=["killed", "500"])
+async def test_what_an_engine_has_got_is_not_sent_again_unless_it_is_wanted(door: Door, knobs: dict[str, Any]) -> None:
+    await open_with(door, knobs, gateway={})
+    status, refusal, headers = await door.ask({**HELLO, "model": "big"})
+    assert status in (500, 502), refusal
+    assert "x-llamavisor-fallback" not in headers
+    assert door.outcomes("small") == {}
+    await door.house["big"].stop()
+    await door.house.reach("big", State.INITIAL)
+    status, _, headers = await door.ask({**HELLO, "model": "big"})
+    assert status == 200
+    assert headers["x-llamavisor-fallback"].startswith("small; ")
 
 
 async def test_a_stream_that_has_not_begun_is_taken_over_and_one_that_has_is_not(door: Door) -> None:
@@ -133,7 +150,7 @@ async def test_where_nobody_can_serve_the_first_reason_is_told_and_booked(
 
 async def test_who_leaves_while_a_fallback_is_waited_for_has_left(door: Door) -> None:
     instances = {"big": misbehaving(door.house.model, knobs=FAILS), "small": {**misbehaving(door.house.model), **ONE}}
-    await door.open(instances, gateway={"queue_seconds": 60, "fallbacks": {"big": ["small"]}})
+    await door.open(instances, gateway={"queue_seconds": 60, "fallbacks": {"big": ["small"]}, **RESENDS})
     records: list[UsageRecord] = []
     supervisor = door.house.supervisor
     supervisor.office.bookkeeper.on_settled.append(records.append)
