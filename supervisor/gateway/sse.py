@@ -18,6 +18,8 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BLANK_LINE = re.compile(rb"\n\n")
 # `\r\n` alone ends one line, not two; the line end may be any of the three, and they may be mixed.
 ANY_BLANK_LINE = re.compile(rb"\r\n(?:\r\n?|\n)|\n(?:\r\n?|\n)|\r\r\n?")
+# Quotes inside a JSON string are escaped, so none of them can come from what a model says.
+_MARKS = (b'"usage"', b'"timings"', b'"error"')
 _ANY_LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
@@ -95,17 +97,16 @@ class StreamJudge:
 
     def _pass_plain(self, data: bytes) -> int:
         """Count the events in which nothing is to be judged, all at once, which costs half; where what is not so begins (0: at once)."""
-        end = data.rfind(b"}\n\n") + 3
-        if end < 3 or self.is_done or self._end.is_typed or b"\r" in data:
+        if self.is_done or self._end.is_typed or b"\r" in data:
+            return 0
+        end = data.rfind(b"}\n\n", 0, _first_mark(data)) + 3
+        if end < 3:
             return 0
         events = data.count(b"\n\n", 0, end)
         are_plain = (
             data.startswith(b"data: {")
             and data.count(b"\n", 0, end) == 2 * events
             and data.count(b"}\n\ndata: {", 0, end) == events - 1
-            and data.find(b'"error"', 0, end) < 0
-            and data.find(b'"usage"', 0, end) < 0
-            and data.find(b'"timings"', 0, end) < 0
             and (data.isascii() or _is_utf8(data[:end]))
         )
         if not are_plain:
@@ -161,6 +162,15 @@ class StreamJudge:
             # Anthropic's are spread over two events; what a later one says corrects an earlier one.
             self._usage |= usage_in(payload)
             self._figures = json.dumps({"usage": self._usage}).encode()
+
+
+def _first_mark(data: bytes) -> int:
+    """Where something is said that has to be judged; the length of `data` where nothing is."""
+    end = len(data)
+    for mark in _MARKS:
+        at = data.find(mark, 0, end)
+        end = end if at < 0 else at
+    return end
 
 
 def _read_event(event: bytes) -> tuple[bytes, bool]:

@@ -92,10 +92,14 @@ class Prelude:
 
 def without_usage_event(data: bytes) -> bytes:
     """Whole events without the one that carries nothing but the usage."""
-    if _USAGE not in data:
+    at = data.find(_USAGE)
+    if at < 0:
         return data
-    kept, start = [], 0
-    for end in ANY_BLANK_LINE.finditer(data):
+    # Long before it may be many events; only where all line ends are the same does it show where they end.
+    before = -1 if b"\r" in data else data.rfind(b"\n\n", 0, at)
+    start = before + 2 if before >= 0 else 0
+    kept = [data[:start]]
+    for end in ANY_BLANK_LINE.finditer(data, start):
         event, start = data[start : end.end()], end.end()
         if not _is_usage_event(event):
             kept.append(event)

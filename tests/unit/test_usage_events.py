@@ -55,6 +55,10 @@ def test_other_stream_options_are_kept(options: Any) -> None:
 
 def test_only_the_usage_event_is_hidden() -> None:
     assert without_usage_event(TOKEN + USAGE + DONE) == TOKEN + DONE
+    assert without_usage_event(USAGE + TOKEN) == TOKEN
+    for ending in (b"\n", b"\r\n", b"\r"):
+        stream = (3 * TOKEN + USAGE + DONE + TOKEN + USAGE).replace(b"\n", ending)
+        assert without_usage_event(stream) == (3 * TOKEN + DONE + TOKEN).replace(b"\n", ending)
     said = b'data: {"choices":[{"delta":{"content":"\\"usage\\":{}"}}],"usage":null}\n\n'
     assert without_usage_event(said + DONE) == said + DONE
 
