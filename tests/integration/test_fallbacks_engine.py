@@ -74,7 +74,9 @@ async def test_another_model_answers_and_the_books_say_why(
     assert sum(door.outcomes("big").values()) == 1
 
 
-@pytest.mark.parametrize("knobs", [{"stream_fault": "kill", "fault_after": 0}, {"chat_status": 500}], ids=["killed", "500"])
+@pytest.mark.parametrize(
+    "knobs", [{"stream_fault": "kill", "fault_after": 0}, {"chat_status": 500}], ids=["killed", "500"]
+)
 async def test_what_an_engine_has_got_is_not_sent_again_unless_it_is_wanted(door: Door, knobs: dict[str, Any]) -> None:
     await open_with(door, knobs, gateway={})
     status, refusal, headers = await door.ask({**HELLO, "model": "big"})

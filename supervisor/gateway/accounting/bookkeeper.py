@@ -72,6 +72,7 @@ class Booking:
         "_admission",
         "_body_length",
         "_books",
+        "_prompt_tokens",
         "_reservation",
         "_started_at",
         "fallback",
@@ -86,6 +87,7 @@ class Booking:
         admission: Admission,
         reservation: Reservation,
         body_length: int,
+        prompt_tokens: int,
         started_at: float,
     ) -> None:
         self.request = request
@@ -95,15 +97,14 @@ class Booking:
         self._admission = admission
         self._reservation = reservation
         self._body_length = body_length
+        self._prompt_tokens = prompt_tokens
         self._started_at = started_at
 
     def with_prompt(self, usage: TokenUsage) -> TokenUsage:
         """What was counted; with the prompt as it was estimated, where nobody has told its length."""
         if usage.prompt_tokens:
             return usage
-        request, estimator = self.request, self._books.estimator
-        estimate = estimator.estimate(request.project, request.endpoint, request.surface, self._body_length, None)
-        return usage._replace(prompt_tokens=estimate.prompt_tokens, source=TokenSource.COUNTED)
+        return TokenUsage(self._prompt_tokens, usage.completion_tokens, usage.cached_tokens, TokenSource.COUNTED)
 
     def note(self, usage: TokenUsage) -> None:
         """What was counted of it so far; for the record, should it never be settled."""
@@ -254,7 +255,7 @@ class Bookkeeper:
             reservation.release()
             admission.settle(0, now)
             raise
-        return Booking(self, request, admission, reservation, body_length, now)
+        return Booking(self, request, admission, reservation, body_length, prompt, now)
 
     def tell(self, record: UsageRecord) -> None:
         """Tell the listeners of a complete record."""
