@@ -30,6 +30,7 @@ from supervisor.gateway.idempotency import IdempotencyStore
 from supervisor.gateway.observing.capture import Capture
 from supervisor.gateway.observing.meters import MeterBook
 from supervisor.gateway.observing.tracing import Tracing, open_tracing
+from supervisor.gateway.passage import ask
 from supervisor.gateway.resuming import ResumableStreams
 from supervisor.gateway.routing import BudgetStatus, Router, rerouted
 from supervisor.process import posix
@@ -162,7 +163,7 @@ class Supervisor:
             document = rerouted(call.document, route)
             body = json.dumps(document).encode()
             call = replace(call, document=document, body=body, route_reason=route.header)
-        return await self.gateway.ask(replace(call, batch_id=batch_id), caller, is_batch=True)
+        return await ask(self.gateway, replace(call, batch_id=batch_id), caller, is_batch=True)
 
     def _budget_status(self, caller: Caller) -> BudgetStatus:
         return budget_status(self.office.bookkeeper, caller)

@@ -18,6 +18,7 @@ from supervisor.gateway.calls import CHAT, check
 from supervisor.gateway.chat_answers import ChatStream, flat_usage
 from supervisor.gateway.costs import cost_number
 from supervisor.gateway.losses import IncompleteAnswerError, said
+from supervisor.gateway.passage import Passage
 from supervisor.request_fields import refuse, shown
 from web.bodies import parse_json_object
 from web.calling import call_of, payer_of
@@ -172,7 +173,7 @@ class _ChatSocket:
         # The id of the request is the connection's; each chat has one of its own.
         call = replace(call, id=None)
         reader = ChatStream()
-        async with self._supervisor.gateway.exchange(call, caller) as passage:
+        async with Passage(self._supervisor.gateway, call, caller) as passage:
             answer, exchange = await passage.answer(), passage.exchange
             _check_stream(answer.status, answer.is_stream, answer.body)
             data = answer.body

@@ -11,6 +11,7 @@ from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.calls import Call
 from supervisor.gateway.exchange import Answer
 from supervisor.gateway.gateway import Gateway
+from supervisor.gateway.passage import Passage, ask
 
 
 class AnswerDeadlineError(EngineDeadlineError):
@@ -20,16 +21,16 @@ class AnswerDeadlineError(EngineDeadlineError):
 
 
 async def ask_within(gateway: Gateway, call: Call, caller: Caller, seconds: float | None) -> Answer:
-    """`Gateway.ask`, but the connection to the engine is closed when the answer is not whole after so many seconds (None: as long as it takes).
+    """`passage.ask`, but the connection to the engine is closed when the answer is not whole after so many seconds (None: as long as it takes).
 
     AnswerDeadlineError then, which is also the request's outcome; the wait for a place counts.
     """
     if seconds is None:
-        return await gateway.ask(call, caller)
+        return await ask(gateway, call, caller)
     async with AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(seconds):
-                passage = await stack.enter_async_context(gateway.exchange(call, caller))
+                passage = await stack.enter_async_context(Passage(gateway, call, caller))
                 answer = await passage.answer()
         except TimeoutError:
             # Raised inside the exchange, so that it is not taken for a client that left.

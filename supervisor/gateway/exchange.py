@@ -62,7 +62,7 @@ ENGINES_OF_ANY_NAME = frozenset({"embedded", "llama-server"})
 class Answer:
     """An engine's answer. `headers` are those that the client gets. Of a stream, `body` is what came first; `Exchange.more` brings the rest.
 
-    `cost_micros` is known of answers of `Gateway.ask` and `ask_within`, where the model has a price.
+    `cost_micros` is known of answers of `passage.ask` and `ask_within`, where the model has a price.
     """
 
     status: int

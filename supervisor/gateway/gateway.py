@@ -1,10 +1,8 @@
-"""The door: finds the instance that a request is for, and sees it through. It counts what passes, and knows when nothing does."""
+"""The door: finds the instance that a request is for, and what it needs there. It counts what passes, and knows when nothing does."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from supervisor.clock import Clock
@@ -12,18 +10,17 @@ from supervisor.config.settings import Settings
 from supervisor.errors import NotAvailableError
 from supervisor.fleet.fleet import Fleet
 from supervisor.gateway.accounting.bookkeeper import Booking, Bookkeeper
-from supervisor.gateway.accounting.callers import ANYONE, Caller
-from supervisor.gateway.admission.admission import Admission, Place, Waiting
+from supervisor.gateway.accounting.callers import Caller
+from supervisor.gateway.admission.admission import Admission, Place
 from supervisor.gateway.admission.loads import Loads
 from supervisor.gateway.admission.places import Places
 from supervisor.gateway.calls import REQUEST_ID, Call
-from supervisor.gateway.exchange import Answer, Exchange
+from supervisor.gateway.exchange import Exchange
 from supervisor.gateway.fallbacks import fallback_order
 from supervisor.gateway.inflight import InFlight
 from supervisor.gateway.observing.capture import Capture
 from supervisor.gateway.observing.energy import EnergyBook
 from supervisor.gateway.observing.tracing import Tracing
-from supervisor.gateway.passage import Passage
 from supervisor.gateway.resolve import (
     Candidate,
     check_speaks_openai,
@@ -112,26 +109,6 @@ class Gateway:
         for name in names:
             check_speaks_openai(name, self._fleet.settings_of(name))
         return names
-
-    def exchange(
-        self,
-        call: Call,
-        caller: Caller = ANYONE,
-        *,
-        on_wait: Callable[[Waiting], None] | None = None,
-        is_batch: bool = False,
-    ) -> Passage:
-        """See a request through, from its place at an instance to its outcome. Leaving early, for whatever reason, ends it at the engine too.
-
-        `on_wait` is told while it waits for a place or for a model; see `Admission.place`, which also says what is refused.
-        """
-        return Passage(self, call, caller, on_wait, is_batch)
-
-    async def ask(self, call: Call, caller: Caller = ANYONE, *, is_batch: bool = False) -> Answer:
-        """The whole answer to a call that asks for no stream, for surfaces that make something else of it; errors as `Exchange.answer`."""
-        async with self.exchange(call, caller, is_batch=is_batch) as passage:
-            answer = await passage.answer()
-        return replace(answer, cost_micros=passage.cost_micros)
 
     def models(self) -> list[dict[str, Any]]:
         """Every name that requests may give, as OpenAI model objects: each instance's, then the ids of the models that are ready."""

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from supervisor.errors import RequestCancelledError
 from supervisor.gateway.admission.admission import Waiting
 from supervisor.storage.records import AcceptedRequest, TokenUsage
-
-if TYPE_CHECKING:
-    from supervisor.gateway.passage import Passage
 
 
 class Stage(StrEnum):
@@ -37,22 +34,36 @@ class InFlightRequest:
     usage: TokenUsage
 
 
+class OnItsWay(Protocol):
+    """A request that can be looked at, and ended."""
+
+    @property
+    def id(self) -> str:
+        """Of its record."""
+
+    def look(self) -> InFlightRequest:
+        """How it is now."""
+
+    def cancel(self) -> None:
+        """End it before its time; its client is told so."""
+
+
 class InFlight:
     """Every request from its booking to its end. One entry in a dictionary is all that a request pays for it."""
 
     def __init__(self) -> None:
-        self._passages: dict[str, Passage] = {}
+        self._passages: dict[str, OnItsWay] = {}
 
     def __len__(self) -> int:
         return len(self._passages)
 
-    def add(self, passage: Passage) -> None:
+    def add(self, passage: OnItsWay) -> None:
         """It is booked; pair it with `remove`."""
-        self._passages[passage.booking.request.id] = passage
+        self._passages[passage.id] = passage
 
-    def remove(self, passage: Passage) -> None:
+    def remove(self, passage: OnItsWay) -> None:
         """It has ended."""
-        self._passages.pop(passage.booking.request.id, None)
+        self._passages.pop(passage.id, None)
 
     def requests(self) -> list[InFlightRequest]:
         """All of them, oldest first."""

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from supervisor.errors import LlamavisorError
 from supervisor.gateway.accounting.bookkeeper import Booking
-from supervisor.gateway.accounting.callers import Caller
+from supervisor.gateway.accounting.callers import ANYONE, Caller
 from supervisor.gateway.admission.admission import Place, Waiting
 from supervisor.gateway.admission.places import Places
 from supervisor.gateway.calls import Call
 from supervisor.gateway.exchange import Answer, Exchange
 from supervisor.gateway.fallbacks import CANNOT_SERVE, FIRST_FAILURE
+from supervisor.gateway.gateway import Gateway
 from supervisor.gateway.inflight import InFlightRequest, Stage, cancelled
 from supervisor.gateway.losses import ENGINE_ERROR
 from supervisor.gateway.settling import Settling
 from supervisor.storage.records import TokenUsage
 
-if TYPE_CHECKING:
-    from supervisor.gateway.gateway import Gateway
-
 
 class Passage:
     """A request for the length of an `async with`; whatever ends it, one usage record tells how. `booking` is there from the beginning of it.
 
-    As long as nothing of an answer has come, a model that cannot serve may be stood in for by its fallbacks: `exchange` is the present one.
+    Leaving early, for whatever reason, ends it at the engine too. `on_wait` is told while it waits for a place or for a model; see `Admission.place`,
+    which also says what is refused. As long as nothing of an answer has come, a model that cannot serve may be stood in for by its fallbacks:
+    `exchange` is the present one.
     """
 
     __slots__ = (
@@ -36,7 +37,13 @@ class Passage:
     )  # fmt: skip
 
     def __init__(
-        self, gateway: Gateway, call: Call, caller: Caller, on_wait: Callable[[Waiting], None] | None, is_batch: bool
+        self,
+        gateway: Gateway,
+        call: Call,
+        caller: Caller = ANYONE,
+        *,
+        on_wait: Callable[[Waiting], None] | None = None,
+        is_batch: bool = False,
     ) -> None:
         self._gateway = gateway
         self._call = call
@@ -103,6 +110,11 @@ class Passage:
                 return self._first_reason()
 
     @property
+    def id(self) -> str:
+        """Of the request's record."""
+        return self.booking.request.id
+
+    @property
     def cost_micros(self) -> int | None:
         """What the request has cost, as it is booked; None until it is, and where the model has no price."""
         settlement = self.booking.settlement
@@ -132,7 +144,7 @@ class Passage:
         if gateway.tracing is not None:
             self._call = gateway.tracing.follow(self._call, self.booking.request.id)
         self._fallbacks = iter(gateway.fallbacks_of(self._call, instance))
-        self._settling = Settling(gateway, self._call, self.booking)
+        self._settling = Settling(gateway.energy, self._call, self.booking)
         gateway.in_flight.add(self)
 
     async def _stand_in(self, failure: Answer | LlamavisorError) -> bool:
@@ -215,3 +227,10 @@ class Passage:
         self._is_open = False
         self._gateway.close_exchange(self.exchange, self._place, error)
         self._settling.ended(self.exchange, self._place)
+
+
+async def ask(gateway: Gateway, call: Call, caller: Caller = ANYONE, *, is_batch: bool = False) -> Answer:
+    """The whole answer to a call that asks for no stream, for surfaces that make something else of it; errors as `Exchange.answer`."""
+    async with Passage(gateway, call, caller, is_batch=is_batch) as passage:
+        answer = await passage.answer()
+    return replace(answer, cost_micros=passage.cost_micros)

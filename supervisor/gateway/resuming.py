@@ -62,7 +62,7 @@ class ResumableStream(KeptStream):
             self.waiting, self.booking = waiting, passage.booking
             self._wake()
 
-        passage = gateway.exchange(self._call, self._caller, on_wait=tell)
+        passage = Passage(gateway, self._call, self._caller, on_wait=tell)
         try:
             async with passage:
                 self._passage, self.booking = passage, passage.booking

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from supervisor.errors import LlamavisorError
 from supervisor.gateway.accounting.bookkeeper import Booking, Facts
 from supervisor.gateway.admission.admission import Place
 from supervisor.gateway.calls import Call
 from supervisor.gateway.exchange import Exchange
-from supervisor.gateway.observing.energy import METHOD, Charge
+from supervisor.gateway.observing.energy import METHOD, Charge, EnergyBook
 from supervisor.gateway.surfaces import surface_of
 from supervisor.gateway.traffic import Outcome, outcome_of
 from supervisor.storage.records import TokenSource, TokenUsage
-
-if TYPE_CHECKING:
-    from supervisor.gateway.gateway import Gateway
 
 MILLISECONDS = 1_000
 # Ways to end that may come over a request while it waits for a fallback.
@@ -25,10 +20,10 @@ IMPATIENT = frozenset({Outcome.CLIENT_GONE, Outcome.CANCELLED, Outcome.TIMEOUT})
 class Settling:
     """The end of one booking. Tell it of each exchange that the request has (`begun`, `ended`); then, once, how it ended (`served` or `unserved`)."""
 
-    __slots__ = ("_booking", "_call", "_charge", "_first", "_gateway", "_metered")
+    __slots__ = ("_booking", "_call", "_charge", "_energy", "_first", "_metered")
 
-    def __init__(self, gateway: Gateway, call: Call, booking: Booking) -> None:
-        self._gateway = gateway
+    def __init__(self, energy: EnergyBook, call: Call, booking: Booking) -> None:
+        self._energy = energy
         self._call = call
         self._booking = booking
         self._metered: tuple[str, float] | None = None
@@ -37,15 +32,14 @@ class Settling:
 
     def begun(self, instance: str) -> None:
         """The request is at an instance."""
-        energy = self._gateway.energy
-        begun = energy.begin(instance) if energy.is_on else None
+        begun = self._energy.begin(instance) if self._energy.is_on else None
         self._metered = None if begun is None else (instance, begun)
 
     def ended(self, exchange: Exchange, place: Place) -> None:
         """It has left the instance."""
         self._first = self._first or (exchange, place)
         if self._metered is not None:
-            charge = self._gateway.energy.end(*self._metered)
+            charge = self._energy.end(*self._metered)
             self._charge = charge if self._charge is None else self._charge.plus(charge)
             self._metered = None
 

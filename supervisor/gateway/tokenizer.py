@@ -25,7 +25,7 @@ _TOKENIZES_CHATS = "vllm"
 
 
 class Asks(Protocol):
-    """Whoever brings the engine's whole answer to a call: `Gateway.ask`."""
+    """Whoever brings the engine's whole answer to a call: `passage.ask`."""
 
     async def __call__(self, call: Call, /) -> Answer: ...
 
@@ -33,7 +33,7 @@ class Asks(Protocol):
 class Tokenizer:
     """The tokenizer of the engine that a model's name leads to (None: the default). `headers` go with each question.
 
-    MalformedRequestError for what it does not take, naming the field; else errors as those of `Gateway.ask`.
+    MalformedRequestError for what it does not take, naming the field; else errors as those of `passage.ask`.
     """
 
     def __init__(self, ask: Asks, model: str | None, headers: Mapping[str, str]) -> None:

@@ -24,6 +24,7 @@ from supervisor.gateway.admission.estimates import FIRST_SERVICE_SECONDS
 from supervisor.gateway.admission.places import UNKNOWN_LIMIT
 from supervisor.gateway.calls import CHAT, Call
 from supervisor.gateway.gateway import Gateway
+from supervisor.gateway.passage import Passage, ask
 from supervisor.process.states import State
 from tests.fixtures.door import HELLO, STREAM, Door, events
 from tests.fixtures.house import misbehaving
@@ -61,7 +62,7 @@ def call(**fields: Any) -> Call:
 
 async def hold(gateway: Gateway, begun: asyncio.Event) -> None:
     """Take the place, and keep it until cancelled."""
-    async with gateway.exchange(call()):
+    async with Passage(gateway, call()):
         begun.set()
         await asyncio.Event().wait()
 
@@ -94,7 +95,7 @@ async def test_no_more_than_the_places_are_at_the_engine_and_all_are_served(door
             seen.append((await door.at_engine("one", "/_control"))["processing"])
 
     looking = asyncio.create_task(look())
-    answers = await asyncio.gather(*(gateway.ask(call()) for _ in range(12)))
+    answers = await asyncio.gather(*(ask(gateway, call()) for _ in range(12)))
     await let_go(looking)
     assert [answer.status for answer in answers] == [200] * 12
     assert max(seen) == 1
@@ -107,7 +108,7 @@ async def test_projects_take_turns_at_a_busy_engine(door: Door) -> None:
     served: list[str] = []
 
     async def ask(project: str) -> None:
-        async with gateway.exchange(call(), Caller(project)):
+        async with Passage(gateway, call(), Caller(project)):
             served.append(project)
 
     flood = [asyncio.create_task(ask("flood")) for _ in range(6)]
@@ -125,7 +126,7 @@ async def test_one_that_waits_is_told_its_position_and_when_it_changes(door: Doo
     told: list[Waiting] = []
 
     async def ask(on_wait: Any = None) -> None:
-        async with gateway.exchange(call(), on_wait=on_wait):
+        async with Passage(gateway, call(), on_wait=on_wait):
             pass
 
     first = asyncio.create_task(ask())
@@ -143,13 +144,13 @@ async def test_one_that_waits_is_told_its_position_and_when_it_changes(door: Doo
 
 async def test_the_estimate_rests_on_what_was_learned_and_grows_with_those_who_are_served(door: Door) -> None:
     gateway = await open_with(door, SLOW, comment_seconds=0.05)
-    async with gateway.exchange(call()):
+    async with Passage(gateway, call()):
         pass
     holder = await taken(gateway)
     told: list[Waiting] = []
 
     async def ask() -> None:
-        async with gateway.exchange(call(), on_wait=told.append):
+        async with Passage(gateway, call(), on_wait=told.append):
             pass
 
     waiter = asyncio.create_task(ask())
@@ -165,7 +166,7 @@ async def test_nobody_knows_how_long_a_load_takes_that_shows_nothing_of_itself(d
     one = misbehaving(door.house.model, knobs={"load_seconds": 1})
     await door.open({"one": one}, ready=False, gateway={"queue_seconds": GENEROUS_SECONDS})
     told: list[Waiting] = []
-    async with door.house.supervisor.gateway.exchange(call(), on_wait=told.append):
+    async with Passage(door.house.supervisor.gateway, call(), on_wait=told.append):
         pass
     assert told[0].state is State.STARTING
     assert (told[0].estimate_seconds is None) is (told[0].progress in (None, 0, 1))
@@ -174,12 +175,12 @@ async def test_nobody_knows_how_long_a_load_takes_that_shows_nothing_of_itself(d
 async def test_the_line_is_bounded_and_the_greedy_leave_it_for_others(door: Door) -> None:
     gateway = await open_with(door, SLOW, queue_limit=4)
     holder = await taken(gateway)
-    greedy = [asyncio.create_task(gateway.ask(call(), Caller("greedy"))) for _ in range(4)]
+    greedy = [asyncio.create_task(ask(gateway, call(), Caller("greedy"))) for _ in range(4)]
     await waiting(gateway, 4)
     with pytest.raises(QueueFullError) as refusal:
-        await gateway.ask(call(), Caller("greedy"))
+        await ask(gateway, call(), Caller("greedy"))
     assert refusal.value.retry_after_seconds is not None
-    other = asyncio.create_task(gateway.ask(call(), Caller("other")))
+    other = asyncio.create_task(ask(gateway, call(), Caller("other")))
     with pytest.raises(QueueFullError):
         await asyncio.wait_for(greedy.pop(), GENEROUS_SECONDS)
     await waiting(gateway, 4)
@@ -195,7 +196,7 @@ async def test_a_replica_that_cannot_be_loaded_leaves_its_clients_to_the_other(d
         "sound": {**misbehaving(door.house.model, knobs=SLOW), **idle},
     }
     await door.open(instances, ready=False, gateway={"queue_seconds": GENEROUS_SECONDS})
-    answer = await door.house.supervisor.gateway.ask(call(model="both"))
+    answer = await ask(door.house.supervisor.gateway, call(model="both"))
     assert answer.status == 200
     assert door.house["broken"].state is State.ERROR
     assert door.outcomes("sound") == {"ok": 1}
@@ -215,7 +216,7 @@ async def test_waiting_has_a_deadline(door: Door) -> None:
     gateway = await open_with(door, SLOW, queue_seconds=0.1)
     holder = await taken(gateway)
     with pytest.raises(QueueDeadlineError):
-        await gateway.ask(call())
+        await ask(gateway, call())
     assert gateway.admission.waiting == 0
     await let_go(holder)
 
@@ -223,20 +224,20 @@ async def test_waiting_has_a_deadline(door: Door) -> None:
 async def test_row_41_who_leaves_the_line_leaves_no_trace(door: Door) -> None:
     gateway = await open_with(door, SLOW)
     holder = await taken(gateway)
-    tasks = [asyncio.create_task(gateway.ask(call())) for _ in range(5)]
+    tasks = [asyncio.create_task(ask(gateway, call())) for _ in range(5)]
     await waiting(gateway, 5)
     for task in tasks[:4]:
         await let_go(task)
     assert gateway.admission.waiting == 1
     await let_go(holder)
     assert (await tasks[4]).status == 200
-    assert (await gateway.ask(call())).status == 200
+    assert (await ask(gateway, call())).status == 200
 
 
 async def test_who_leaves_in_the_moment_of_its_turn_gives_the_place_to_the_next(door: Door) -> None:
     gateway = await open_with(door, SLOW)
     holder = await taken(gateway)
-    first, second = (asyncio.create_task(gateway.ask(call())) for _ in range(2))
+    first, second = (asyncio.create_task(ask(gateway, call())) for _ in range(2))
     await waiting(gateway, 2)
     holder.cancel()
     for _ in range(TRIES):
@@ -255,7 +256,7 @@ async def test_a_crash_does_not_send_those_away_who_wait(door: Door) -> None:
     states: list[State] = []
 
     async def ask() -> None:
-        async with gateway.exchange(call(), on_wait=lambda told: states.append(told.state)):
+        async with Passage(gateway, call(), on_wait=lambda told: states.append(told.state)):
             pass
 
     tasks = [asyncio.create_task(ask()) for _ in range(20)]
@@ -272,7 +273,7 @@ async def test_a_crash_does_not_send_those_away_who_wait(door: Door) -> None:
 async def test_row_55_a_stop_tells_all_who_wait(door: Door) -> None:
     gateway = await open_with(door, ENDLESS)
     holder = await taken(gateway)
-    tasks = [asyncio.create_task(gateway.ask(call())) for _ in range(5)]
+    tasks = [asyncio.create_task(ask(gateway, call())) for _ in range(5)]
     await waiting(gateway, 5)
     await door.house["one"].stop()
     outcomes = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), GENEROUS_SECONDS)
@@ -282,7 +283,7 @@ async def test_row_55_a_stop_tells_all_who_wait(door: Door) -> None:
 
 async def test_the_end_of_the_server_tells_all_who_wait(door: Door, caplog: pytest.LogCaptureFixture) -> None:
     gateway = await open_with(door, ENDLESS)
-    tasks = [asyncio.create_task(gateway.ask(call())) for _ in range(3)]
+    tasks = [asyncio.create_task(ask(gateway, call())) for _ in range(3)]
     await waiting(gateway, 2)
     await asyncio.wait_for(door.house.supervisor.close(), GENEROUS_SECONDS)
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
@@ -296,7 +297,7 @@ async def test_row_03_a_load_that_fails_for_good_is_told_to_each_who_waits_once(
     await door.house.reach("one", State.INITIAL)
     (door.house.data_folder / "gone").touch()
     door.house.model.rename(door.house.model.with_suffix(".away"))
-    tasks = [asyncio.create_task(gateway.ask(call())) for _ in range(3)]
+    tasks = [asyncio.create_task(ask(gateway, call())) for _ in range(3)]
     outcomes = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), GENEROUS_SECONDS)
     assert all(isinstance(outcome, LlamavisorError) for outcome in outcomes)
     assert gateway.admission.waiting == 0
@@ -307,7 +308,7 @@ async def test_two_that_serve_one_model_share_its_requests(door: Door) -> None:
     await door.open(instances, gateway={"queue_seconds": GENEROUS_SECONDS})
     gateway = door.house.supervisor.gateway
     model = door.house["one"].models[0]["id"]
-    answers = await asyncio.gather(*(gateway.ask(call(model=model)) for _ in range(8)))
+    answers = await asyncio.gather(*(ask(gateway, call(model=model)) for _ in range(8)))
     assert [answer.status for answer in answers] == [200] * 8
     counts = {name: door.outcomes(name)["ok"] for name in instances}
     assert min(counts.values()) >= 2
@@ -402,20 +403,20 @@ async def test_a_refusal_in_time_has_its_true_status(door: Door, headers: dict[s
 
 async def test_a_reload_that_replaces_the_engine_serves_those_who_wait_and_those_who_come(door: Door) -> None:
     gateway = await open_with(door, ENDLESS)
-    holder, before = await taken(gateway), asyncio.create_task(gateway.ask(call()))
+    holder, before = await taken(gateway), asyncio.create_task(ask(gateway, call()))
     await waiting(gateway, 1)
     instance = {**misbehaving(door.house.model, knobs=SLOW), "max_in_flight": 1}
     waits = {"queue_seconds": GENEROUS_SECONDS}
     door.house.configure({"one": instance}, gateway=waits, server={"port": 0, "shutdown_grace_seconds": 0})
     reload = asyncio.create_task(door.house.supervisor.reload())
     await until(lambda: door.house["one"].state is not State.READY, "the old one to go")
-    after = asyncio.create_task(gateway.ask(call()))
+    after = asyncio.create_task(ask(gateway, call()))
     await let_go(holder)
     await reload
     answers = await asyncio.gather(before, after)
     assert [answer.status for answer in answers] == [200, 200]
     assert gateway.admission.waiting == 0
-    assert (await gateway.ask(call())).status == 200
+    assert (await ask(gateway, call())).status == 200
 
 
 async def test_a_line_that_is_forgotten_takes_no_newer_one_of_its_name_with_it(door: Door) -> None:
@@ -455,10 +456,10 @@ async def test_who_comes_in_the_moment_in_which_a_load_fails_is_told_so_too(
     def fail_and_come(*arguments: Any) -> None:
         fail(*arguments)
         if not late:
-            late.append(asyncio.create_task(gateway.ask(call())))
+            late.append(asyncio.create_task(ask(gateway, call())))
 
     monkeypatch.setattr(admission, "_fail", fail_and_come)
     with pytest.raises(NotAvailableError):
-        await gateway.ask(call())
+        await ask(gateway, call())
     with pytest.raises(NotAvailableError):
         await late[0]

@@ -12,6 +12,7 @@ from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.admission.admission import Waiting
 from supervisor.gateway.calls import Call
 from supervisor.gateway.exchange import Answer, Exchange
+from supervisor.gateway.passage import Passage
 from web.door import wire
 from web.door.head import HEAD_END, HEAD_LIMIT_BYTES, PlainHead, read_plain
 from web.middlewares import request_id
@@ -216,7 +217,7 @@ class DoorConnection(asyncio.Protocol):
         if call.wants_stream:
             await self._answer_stream(call, caller, head, given)
             return
-        async with door.gateway.exchange(call, caller) as passage:
+        async with Passage(door.gateway, call, caller) as passage:
             answer = await passage.answer()
         self._write_whole(answer, passage.booking, head, given)
 
@@ -242,7 +243,7 @@ class DoorConnection(asyncio.Protocol):
             if has_begun:
                 self._write_chunk(waiting_comment(waiting))
 
-        passage = self._door.gateway.exchange(call, caller, on_wait=tell)
+        passage = Passage(self._door.gateway, call, caller, on_wait=tell)
         try:
             async with passage:
                 answer = await passage.answer()

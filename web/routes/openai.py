@@ -148,7 +148,7 @@ async def _answered(request: web.Request, path: str, body: bytes, keeping: Keepi
         if stream is not None:
             return await Follower(request, stream, told).begin()
         return await _Stream(request, told, keeping).answer(call)
-    async with request.app[SUPERVISOR].gateway.exchange(call, caller_of(request)) as passage:
+    async with Passage(request.app[SUPERVISOR].gateway, call, caller_of(request)) as passage:
         answer = await passage.answer()
     return _kept(whole(answer, {**told, **booking_headers(passage.booking)}), keeping)
 
@@ -175,7 +175,7 @@ class _Stream:
 
     async def answer(self, call: Call) -> web.StreamResponse:
         """Send the answer, whole; or as far as it came, an event that says why it ends, and an end that cannot be taken for a good one."""
-        passage = self._supervisor.gateway.exchange(call, caller_of(self._request), on_wait=self._wait)
+        passage = Passage(self._supervisor.gateway, call, caller_of(self._request), on_wait=self._wait)
         telling = asyncio.create_task(self._tell(passage), name="waiting")
         try:
             async with passage:

@@ -10,6 +10,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from supervisor.gateway.calls import check_model
+from supervisor.gateway.passage import ask
 from supervisor.gateway.tokenizer import Tokenizer
 from web.bodies import read_json_object
 from web.calling import caller_of, engine_headers
@@ -78,5 +79,5 @@ async def _read(request: web.Request) -> tuple[Tokenizer, dict[str, Any]]:
     document = await read_json_object(request, supervisor.settings.server.max_body_bytes)
     route = supervisor.router.route(document, caller_of(request))
     model = check_model(document) if route is None else route.model
-    ask = partial(supervisor.gateway.ask, caller=caller_of(request))
-    return Tokenizer(ask, model, engine_headers(request)), document
+    ask_engine = partial(ask, supervisor.gateway, caller=caller_of(request))
+    return Tokenizer(ask_engine, model, engine_headers(request)), document
