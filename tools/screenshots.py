@@ -198,6 +198,7 @@ async def accounts(studio: Studio) -> None:
     locker.close()
     await studio.shoot("keys-new", "/keys", making_a_key)
     await studio.shoot("keys-made", "/keys", made_a_key)
+    await studio.shoot("keys-change", "/keys", changing_a_key)
 
 
 async def others(studio: Studio) -> None:
@@ -344,7 +345,7 @@ async def with_a_receipt(page: Page) -> None:
 async def making_a_key(page: Page) -> None:
     """The dialog."""
     await page.get_by_role("button", name="New key").click()
-    await page.get_by_label("Label").fill("notebook")
+    await page.get_by_role("dialog").get_by_label("Label").fill("notebook")
 
 
 async def made_a_key(page: Page) -> None:
@@ -352,6 +353,12 @@ async def made_a_key(page: Page) -> None:
     await making_a_key(page)
     await page.get_by_role("button", name="Make the key").click()
     await expect(page.get_by_label("The new key")).to_be_visible()
+
+
+async def changing_a_key(page: Page) -> None:
+    """The dialog of one that is there."""
+    await page.get_by_role("button", name="Change checkout").click()
+    await expect(page.get_by_role("dialog")).to_be_visible()
 
 
 async def described(page: Page) -> None:

@@ -9,9 +9,18 @@ from web.registry import Schema
 from web.schemas import BOOLEAN, INTEGER, NUMBER, STRING, array, described, optional, record, ref
 
 LIMIT_NAMES = ("requests_per_minute", "tokens_per_minute", "concurrency")
+_LIMIT = optional({**INTEGER, "minimum": 1})
 LIMITS = record(
-    {name: described({**INTEGER, "minimum": 1}, "Left out: the default.") for name in LIMIT_NAMES},
-    optional_keys=LIMIT_NAMES,
+    {name: described(_LIMIT, "Left out or null: the default.") for name in LIMIT_NAMES}, optional_keys=LIMIT_NAMES
+)
+LIMIT_CHANGES = described(
+    optional(
+        record(
+            {name: described(_LIMIT, "Left out: as it was; null: the default.") for name in LIMIT_NAMES},
+            optional_keys=LIMIT_NAMES,
+        )
+    ),
+    "Null: the defaults.",
 )
 SCOPE: Schema = {"type": "string", "enum": [scope.value for scope in Scope]}
 PERIOD: Schema = {"type": "string", "enum": [period.value for period in Period]}

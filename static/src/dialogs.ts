@@ -26,6 +26,7 @@ export class FormDialog {
   /** Called when it is opened, empty. */
   whenOpened: () => void = () => undefined;
   private send: Send = () => Promise.resolve();
+  private openerId = "";
 
   /** `closes`: whether it is closed when its form was sent. */
   constructor(
@@ -42,6 +43,10 @@ export class FormDialog {
     });
     for (const each of this.root.querySelectorAll("[data-close]")) each.addEventListener("click", () => this.mayClose() && this.root.close());
     this.root.addEventListener("cancel", (event) => this.mayClose() || event.preventDefault());
+    // The button that opened it may have been exchanged meanwhile; the browser gives the focus back only to the very same.
+    this.root.addEventListener("close", () => {
+      if (document.activeElement === document.body) document.getElementById(this.openerId)?.focus();
+    });
     // The buttons come and go with the parts of the page that they stand in.
     document.addEventListener("click", ({ target }) => {
       if (target instanceof Element && target.closest(`[data-open="${name}"]`)) this.open(this.send);
@@ -51,6 +56,7 @@ export class FormDialog {
   /** Show it, empty. */
   open(send: Send): void {
     this.send = send;
+    this.openerId = document.activeElement?.id ?? "";
     this.form.reset();
     this.accept();
     this.whenOpened();

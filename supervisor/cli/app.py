@@ -8,7 +8,20 @@ from typing import Annotated, Any
 import typer
 import typer.main
 
-from supervisor.cli import accounts, chat, completion, config, control, doctor, logs, models, requests, serve
+from supervisor.cli import (
+    budgets,
+    chat,
+    completion,
+    config,
+    control,
+    doctor,
+    keys,
+    logs,
+    models,
+    projects,
+    requests,
+    serve,
+)
 from supervisor.cli.options import FLAG, ending
 from supervisor.cli.outcome import ExitCode, exit_code_of
 from supervisor.errors import LlamavisorError
@@ -65,10 +78,10 @@ app.command(epilog=control.RESTART_ENDING, rich_help_panel=RUNNING)(control.rest
 app.command(epilog=logs.LOGS_ENDING, rich_help_panel=RUNNING)(logs.logs)
 app.command(name="reload", epilog=control.RELOAD_ENDING, rich_help_panel=RUNNING)(control.reload_configuration)
 app.command(epilog=control.SHUTDOWN_ENDING, rich_help_panel=RUNNING)(control.shutdown)
-app.add_typer(accounts.projects, name="projects", rich_help_panel=ACCOUNTS)
-app.add_typer(accounts.keys, name="keys", rich_help_panel=ACCOUNTS)
-app.add_typer(accounts.budgets, name="budgets", rich_help_panel=ACCOUNTS)
-app.command(epilog=accounts.USAGE_ENDING, rich_help_panel=ACCOUNTS)(accounts.usage)
+app.add_typer(projects.projects, name="projects", rich_help_panel=ACCOUNTS)
+app.add_typer(keys.keys, name="keys", rich_help_panel=ACCOUNTS)
+app.add_typer(budgets.budgets, name="budgets", rich_help_panel=ACCOUNTS)
+app.command(epilog=budgets.USAGE_ENDING, rich_help_panel=ACCOUNTS)(budgets.usage)
 app.add_typer(requests.requests, name="requests", rich_help_panel=ACCOUNTS)
 app.add_typer(config.app, name="config", rich_help_panel=MACHINE)
 app.command(epilog=doctor.DOCTOR_ENDING, rich_help_panel=MACHINE)(doctor.doctor)

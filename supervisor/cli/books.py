@@ -17,12 +17,35 @@ from supervisor.cli.telling import NOTHING, asked, count, get, tell_table, tell_
 
 Document = Mapping[str, Any]
 LIMITS = ("requests_per_minute", "tokens_per_minute", "concurrency")
-LARGEST_MICROS = 2**53 - 1
+LARGEST = 2**53 - 1
+LARGEST_DIGITS = len(str(LARGEST))
+DEFAULT = "default"
 
 
 def limits(*given: int | None) -> dict[str, int]:
     """The limits that were given, in the order of `LIMITS`, as the server takes them."""
     return {name: value for name, value in zip(LIMITS, given, strict=True) if value is not None}
+
+
+def limit_changes(*given: str | None) -> dict[str, int | None]:
+    """What is to be otherwise of the limits, in the order of `LIMITS`: `default` is as nobody had said anything. UsageProblemError."""
+    return {name: _limit(name, text) for name, text in zip(LIMITS, given, strict=True) if text is not None}
+
+
+def key_changes(label: str | None, limits: Document, *, days: int | None, no_expiry: bool) -> dict[str, Any]:
+    """What is to be otherwise of a key, as the server takes it. UsageProblemError."""
+    if no_expiry and days is not None:
+        raise UsageProblemError("Only one of --days and --no-expiry can be given.", param="days")
+    named = {} if label is None else {"label": label}
+    end: dict[str, str | None] = {"expires_at": None} if no_expiry else {**expiry(days)}
+    return {**named, **end, **({"limits": limits} if limits else {})}
+
+
+def some(changes: dict[str, Any], example: str) -> dict[str, Any]:
+    """The changes. UsageProblemError, with a command that would do, when there are none."""
+    if changes:
+        return changes
+    raise UsageProblemError("Nothing is named that is to change.", remedy=f"For example: `{example}`. --help has all.")
 
 
 def expiry(days: int | None) -> dict[str, str]:
@@ -34,7 +57,7 @@ def micros(amount: str) -> int:
     """The exact micro-units of an amount of money as people write it. UsageProblemError."""
     try:
         exact = Decimal(amount) * MICROS
-        if exact == int(exact) and 0 <= exact <= LARGEST_MICROS:
+        if exact == int(exact) and 0 <= exact <= LARGEST:
             return int(exact)
     except (InvalidOperation, ValueError, OverflowError):
         pass
@@ -58,6 +81,20 @@ def add_project(place: ServerPlace, wanted: Document, *, as_json: bool) -> None:
     """Add one; RefusedError when there is one of that name."""
     answer = asked(place, lambda client: client.post("/admin/projects", body=wanted))
     tell_words(answer, f"The project {answer['name']} is there.", as_json=as_json)
+
+
+def change_project(place: ServerPlace, project: str, limits: Document, *, as_json: bool) -> None:
+    """Change limits of it; RefusedError when there is none of that name."""
+    answer = asked(place, lambda client: client.patch(_path("projects", project), {"limits": limits}))
+    tell_words(
+        answer, f"The project {answer['name']} is changed. Limits: {_limits(answer['limits'])}.", as_json=as_json
+    )
+
+
+def remove_project(place: ServerPlace, project: str, *, as_json: bool) -> None:
+    """Remove it; RefusedError when there is none of that name, or it has a valid key."""
+    answer = asked(place, lambda client: client.delete(_path("projects", project)))
+    tell_words(answer, f"The project {answer['name']} is removed.", as_json=as_json)
 
 
 def show_keys(place: ServerPlace, project: str | None, *, as_json: bool) -> None:
@@ -84,9 +121,18 @@ def create_key(place: ServerPlace, wanted: Document, *, as_json: bool) -> None:
         warn("This server lets in who has no key, too. `server.api_key` in its configuration closes it.")
 
 
+def change_key(place: ServerPlace, key: str, wanted: Document, *, as_json: bool) -> None:
+    """Change it; RefusedError when there is none of that id, or it is revoked."""
+    answer = asked(place, lambda client: client.patch(_path("keys", key), wanted))
+    label, expires = answer["label"] or NOTHING, answer["expires_at"]
+    end = "never" if expires is None else moment(expires)
+    told = f"The key {answer['id']} is changed. Label: {label}. Expires: {end}. Limits: {_limits(answer['limits'])}."
+    tell_words(answer, told, as_json=as_json)
+
+
 def revoke_key(place: ServerPlace, key: str, *, as_json: bool) -> None:
     """Revoke it; RefusedError when there is none of that id."""
-    answer = asked(place, lambda client: client.delete(f"/admin/keys/{quote(key, safe='')}"))
+    answer = asked(place, lambda client: client.delete(_path("keys", key)))
     tell_words(answer, f"The key {answer['id']} is revoked.", as_json=as_json)
 
 
@@ -133,6 +179,21 @@ def show_usage(place: ServerPlace, period: str, project: str | None, *, as_json:
         stdout().print(f"{count(unpriced)} request{'' if unpriced == 1 else 's'} without a price.", soft_wrap=True)
     for each in answer["budgets"]:
         stdout().print(_left(each), soft_wrap=True)
+
+
+def _path(kind: str, name: str) -> str:
+    return f"/admin/{kind}/{quote(name, safe='')}"
+
+
+def _limit(name: str, text: str) -> int | None:
+    if text == DEFAULT:
+        return None
+    if text.isascii() and text.isdigit() and len(text) <= LARGEST_DIGITS and 1 <= int(text) <= LARGEST:
+        return int(text)
+    option = f"--{name.replace('_', '-')}"
+    raise UsageProblemError(
+        f"{text!r} is no limit.", param=name, remedy=f"Write {option} as a whole number from 1 on, or `{DEFAULT}`."
+    )
 
 
 def _key_state(key: Document, now: datetime) -> str:

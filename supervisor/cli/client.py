@@ -61,6 +61,10 @@ class Client:
         """The JSON that a PUT of `body` to `path` answers."""
         return await self._ask("PUT", path, None, body)
 
+    async def patch(self, path: str, body: Body) -> Any:
+        """The JSON that a PATCH of `body` to `path` answers."""
+        return await self._ask("PATCH", path, None, body)
+
     async def delete(self, path: str, query: Query | None = None) -> Any:
         """The JSON that a DELETE of `path` answers."""
         return await self._ask("DELETE", path, query)

@@ -74,7 +74,7 @@ def _argument_row(param: Any) -> str:
 
 def _option_row(param: Any) -> str:
     flags = ", ".join(f"`{flag}`" for flag in (*param.opts, *param.secondary_opts))
-    value = "" if param.is_flag else f" {param.metavar or param.type.name.upper()}"
+    value = "" if param.is_flag else f" {param.metavar or param.type.name.upper()}".replace("|", "\\|")
     default = f" Default: `{param.default}`." if isinstance(param.default, int) and not param.is_flag else ""
     return f"| {flags}{value} | {f'`{param.envvar}`' if param.envvar else ''} | {param.help}{default} |"
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from supervisor.cli.accounts import ProjectOption
+from supervisor.cli.account_options import ProjectOption
 from supervisor.cli.completion import complete_running
 from supervisor.cli.options import DataDirOption, JsonOption, UrlOption, ending
 

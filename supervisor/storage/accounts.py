@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import TypedDict
 
+from supervisor.errors import LlamavisorError
 from supervisor.storage.records import Scope
+
+LimitChanges = Mapping[str, int | None]
+"""By the names of `Limits`: what is to be otherwise; None: nothing is said any more. What is not named stays."""
+
+
+class KeyRevokedError(LlamavisorError):
+    """The key is revoked for good: only what people call it can be changed."""
+
+    code, status = "key_revoked", 409
 
 
 class Period(StrEnum):
@@ -39,6 +51,10 @@ class Limits:
             defaults.concurrency if self.concurrency is None else self.concurrency,
         )
 
+    def changed(self, changes: LimitChanges | None) -> Limits:
+        """These, with the changes (None: nothing is said of any). TypeError for a name that is none."""
+        return NO_LIMITS if changes is None else replace(self, **changes)
+
 
 NO_LIMITS = Limits()
 
@@ -49,6 +65,14 @@ class Project:
 
     name: str
     limits: Limits = NO_LIMITS
+
+
+class KeyChanges(TypedDict, total=False):
+    """What is to be otherwise of a key; what is not named stays. `limits` as `Limits.changed` takes them."""
+
+    label: str
+    expires_at_ms: int | None
+    limits: LimitChanges | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +91,26 @@ class KeyRecord:
     expires_at_ms: int | None = None
     revoked_at_ms: int | None = None
     limits: Limits = NO_LIMITS
+
+    def is_valid_at(self, now_ms: int) -> bool:
+        """It is neither revoked nor expired at that time."""
+        return self.revoked_at_ms is None and (self.expires_at_ms is None or self.expires_at_ms > now_ms)
+
+    def changed(self, changes: KeyChanges) -> KeyRecord:
+        """The key with the changes. KeyRevokedError when it is revoked, and anything but its label would be another."""
+        changed = replace(
+            self,
+            label=changes.get("label", self.label),
+            expires_at_ms=changes.get("expires_at_ms", self.expires_at_ms),
+            limits=self.limits.changed(changes.get("limits", {})),
+        )
+        if self.revoked_at_ms is not None and replace(changed, label=self.label) != self:
+            raise KeyRevokedError(
+                f"The key {self.id!r} is revoked: nothing but its label can be changed.",
+                param="id",
+                remedy="Make a new one: `llamavisor keys create`.",
+            )
+        return changed
 
 
 @dataclass(frozen=True, slots=True)

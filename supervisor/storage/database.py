@@ -17,7 +17,7 @@ from supervisor.storage.holding import hold_alone
 from supervisor.storage.tables import metadata
 
 FILE_NAME = "llamavisor.db"
-HEAD_REVISION = "0001"
+HEAD_REVISION = "0002"
 """The newest shape; `migrations/versions` leads there."""
 BUSY_SECONDS = 5.0
 _VERSION_TABLE = "alembic_version"

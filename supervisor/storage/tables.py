@@ -26,6 +26,8 @@ projects = Table(
     Column("requests_per_minute", BigInteger),
     Column("tokens_per_minute", BigInteger),
     Column("concurrency", BigInteger),
+    # One that is removed keeps its row: revoked keys, which stay for what they used, refer to it.
+    Column("removed_at_ms", BigInteger),
 )
 
 keys = Table(

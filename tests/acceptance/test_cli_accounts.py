@@ -109,6 +109,44 @@ def test_a_key_is_printed_once_alone_and_works_until_it_is_revoked(shell: Shell)
     assert (after.returncode, "LLAMAVISOR_API_KEY" in after.stderr) == (1, True)
 
 
+def test_a_key_and_a_project_are_changed_in_what_is_named(shell: Shell) -> None:
+    key = made(shell, "works", "--label", "web", "--requests-per-minute", "60", "--days", "1")
+    change = ("keys", "change", key["id"])
+    told = shell.cli(*change, "--label", "desk", "--concurrency", "2", "--no-expiry").stdout
+    assert told == (
+        f"The key {key['id']} is changed. Label: desk. Expires: never. Limits: 60 requests/min, 2 at a time.\n"
+    )
+    changed = shell.json(*change, "--requests-per-minute", "default", "--days", "2")
+    assert (changed["label"], changed["limits"]["requests_per_minute"], changed["limits"]["concurrency"]) == (
+        "desk",
+        None,
+        2,
+    )
+    assert changed["expires_at"] > key["expires_at"]
+    told = shell.cli("projects", "change", "works", "--tokens-per-minute", "9000").stdout
+    assert told == "The project works is changed. Limits: 9,000 tokens/min.\n"
+    for arguments, words in (
+        (change, f"llamavisor keys change {key['id']} --days 90"),
+        (("projects", "change", "works"), "llamavisor projects change works --concurrency 4"),
+        ((*change, "--days", "2", "--no-expiry"), "--no-expiry"),
+        ((*change, "--concurrency", "0"), "--concurrency as a whole number from 1 on, or `default`"),
+    ):
+        refused = shell.cli(*arguments)
+        assert (refused.returncode, words in refused.stderr) == (2, True), refused.stderr
+
+
+def test_a_project_is_removed_once_no_key_of_it_is_valid(shell: Shell) -> None:
+    key = made(shell, "past")
+    refused = shell.cli("projects", "remove", "past")
+    assert (refused.returncode, "1 valid key" in refused.stderr, "keys revoke" in refused.stderr) == (1, True, True)
+    shell.json("keys", "revoke", key["id"])
+    refused = shell.cli("keys", "change", key["id"], "--no-expiry", "--concurrency", "3")
+    assert (refused.returncode, "revoked" in refused.stderr) == (1, True)
+    assert shell.cli("projects", "remove", "past").stdout == "The project past is removed.\n"
+    assert "past" not in {each["name"] for each in shell.json("projects", "list")["projects"]}
+    assert shell.cli("projects", "remove", "past").returncode == 1
+
+
 def test_budgets_are_set_shown_and_removed(shell: Shell) -> None:
     key = made(shell, "books")
     told = shell.cli("budgets", "set", "books", "--period", "month", "--money", "20.5").stdout
@@ -215,6 +253,7 @@ def test_a_shell_completes_projects_and_keys(serve: ServeProcess, shell: Shell) 
     )
     assert offered(serve, environment, "llamavisor usage --project compl") == ["completing"]
     assert offered(serve, environment, f"llamavisor keys revoke {key['id'][:6]}") == [key["id"]]
+    assert offered(serve, environment, f"llamavisor keys change {key['id'][:6]}") == [key["id"]]
     nowhere = {**environment, "LLAMAVISOR_URL": "http://127.0.0.1:1"}
     assert offered(serve, nowhere, "llamavisor usage --project compl") == []
 

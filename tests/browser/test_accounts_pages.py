@@ -82,8 +82,9 @@ async def refused(site: Site, key: str) -> str:
 async def test_a_key_is_made_shown_once_and_revoked(books: Site, watcher: Watcher) -> None:
     page = await watcher.open(f"{books.url}/keys")
     await page.get_by_role("button", name="New key").click()
-    await page.get_by_label("Label").fill("from the page")
-    await page.get_by_label("Expires").select_option("in 30 days")
+    dialog = page.get_by_role("dialog")
+    await dialog.get_by_label("Label").fill("from the page")
+    await dialog.get_by_label("Expires").select_option("in 30 days")
     await page.get_by_role("button", name="Make the key").click()
     shown = page.get_by_label("The new key")
     await expect(shown).to_be_focused()
@@ -109,6 +110,39 @@ async def test_a_key_is_made_shown_once_and_revoked(books: Site, watcher: Watche
     assert await opens(books, key) == 401
     await page.locator("summary").first.click()
     await expect(page.get_by_role("region", name="Keys that have ended")).to_contain_text("from the page")
+    await assert_sound(page)
+
+
+async def test_a_key_is_changed(books: Site, watcher: Watcher) -> None:
+    limits = {"requests_per_minute": 60, "concurrency": 4}
+    key = await books.send("POST", "/admin/keys", {"label": f"{HOSTILE}'s", "limits": limits})
+    page = await watcher.open(f"{books.url}/keys")
+    change = page.get_by_role("button", name=f"Change {HOSTILE}'s")
+    await change.click()
+    dialog = page.get_by_role("dialog")
+    await expect(dialog.get_by_role("heading")).to_have_text(f"Change {HOSTILE}'s")
+    await expect(dialog.get_by_label("Label")).to_have_value(f"{HOSTILE}'s")
+    await expect(dialog.get_by_label("Expires")).to_have_value("keep")
+    await expect(dialog.get_by_label("Expires")).to_contain_text("as it is: never")
+    await expect(dialog.get_by_label("Requests a minute")).to_have_value("60")
+    await assert_accessible(page)
+    # What is changed elsewhere meanwhile, and not here, stays so.
+    await books.send("PATCH", f"/admin/keys/{key['id']}", {"limits": {"tokens_per_minute": 900}})
+    await dialog.get_by_label("At a time").fill("")
+    await dialog.get_by_label("Expires").select_option("in 30 days")
+    await dialog.get_by_role("button", name="Change the key").click()
+    await expect(dialog).to_have_count(0)
+    (told,) = [one for one in (await books.get("/admin/keys"))["keys"] if one["id"] == key["id"]]
+    assert told["limits"] == {"requests_per_minute": 60, "tokens_per_minute": 900, "concurrency": None}
+    assert told["expires_at"] is not None
+    await expect(change).to_be_focused()
+    await change.click()
+    await dialog.get_by_label("Label").fill("from then on")
+    await dialog.get_by_role("button", name="Change the key").click()
+    row = page.get_by_role("row", name="from then on")
+    await expect(row).to_contain_text("60 requests/min, 900 tokens/min")
+    after = next(one for one in (await books.get("/admin/keys"))["keys"] if one["id"] == key["id"])
+    assert after == {**told, "label": "from then on"}
     await assert_sound(page)
 
 

@@ -14,11 +14,15 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from supervisor.errors import UnauthorizedError
+from supervisor.gateway.accounting.keys import Keyring
 from supervisor.gateway.batch.objects import Order
 from supervisor.gateway.calls import CHAT
+from supervisor.storage.accounts import Period
 from tests.fixtures.door import HELLO, STREAM, Cut, Door
 from tests.fixtures.house import misbehaving
 from tests.fixtures.nursery import GENEROUS_SECONDS, until
+from web.fields import iso
 
 pytestmark = pytest.mark.faults
 ADMIN = "admin-key-of-the-server"
@@ -119,6 +123,17 @@ BAD_FIELDS: tuple[tuple[str, str, object, str | None], ...] = (
     ("/admin/keys", "POST", {"label": "\ud800"}, "label"),
     ("/admin/keys", "POST", {"label": "a\x00b"}, "label"),
     ("/admin/keys", "POST", {"project": "\udfff"}, "project"),
+    ("/admin/keys/nobody", "PATCH", {}, "id"),
+    ("/admin/keys/nobody", "PATCH", {"scopes": ["admin"]}, "scopes"),
+    ("/admin/keys/nobody", "PATCH", {"label": 7}, "label"),
+    ("/admin/keys/nobody", "PATCH", {"expires_at": "2020-01-01T00:00:00Z"}, "expires_at"),
+    ("/admin/keys/nobody", "PATCH", {"limits": {"requests": 1}}, "limits.requests"),
+    ("/admin/keys/nobody", "PATCH", {"limits": {"concurrency": 0}}, "limits.concurrency"),
+    ("/admin/keys/nobody", "PATCH", {"limits": [1]}, "limits"),
+    ("/admin/projects/nobody", "PATCH", {"limits": {}}, "project"),
+    ("/admin/projects/default", "PATCH", {"name": "other"}, "name"),
+    ("/admin/projects/default", "DELETE", None, "name"),
+    ("/admin/projects/nobody", "DELETE", None, "project"),
     ("/admin/projects", "POST", {"name": "No Name"}, "name"),
     ("/admin/projects", "POST", {"name": "default"}, "name"),
     ("/admin/budgets", "PUT", {"project": "default", "period": "year", "unit": "tokens", "amount": 1}, "period"),
@@ -318,6 +333,114 @@ async def test_limits_refuse_and_say_when_to_come_back(door: Door) -> None:
     assert int(answers[2][2]["Retry-After"]) >= 1
     assert answers[2][2]["x-ratelimit-remaining-requests"] == "0"
     assert len(await records(door)) == 2
+
+
+async def test_a_key_is_changed_in_what_is_named_and_at_once(door: Door) -> None:
+    await open_with(door, {"token_interval_seconds": 0.02, "token_count": 100_000, "parallel": 4})
+    key = await made(door, label="laptop", limits={"requests_per_minute": 4, "concurrency": 2})
+    path, headers = f"/admin/keys/{key['id']}", {"Authorization": f"Bearer {key['key']}"}
+    async with door.session.post(f"{door.url}{CHAT}", json=STREAM, headers=headers) as running:
+        await running.content.readany()
+        status, changed = await call(door, "PATCH", path, {"limits": {"concurrency": 1}})
+        assert (status, changed["limits"]) == (
+            200,
+            {"requests_per_minute": 4, "tokens_per_minute": None, "concurrency": 1},
+        )
+        status, answer, told = await ask(door, key["key"])
+        assert (status, answer["error"]["details"]) == (429, {"limit": "concurrency"})
+        assert told["x-ratelimit-remaining-requests"] == "3"
+        assert (await call(door, "PATCH", path, {"limits": {"concurrency": None}}))[1]["limits"]["concurrency"] is None
+        async with door.session.post(f"{door.url}{CHAT}", json=STREAM, headers=headers) as another:
+            assert another.status == 200
+    _, changed = await call(door, "PATCH", path, {"label": "desk", "limits": {"requests_per_minute": 1}})
+    assert (changed["label"], changed["expires_at"], changed["scopes"]) == ("desk", None, ["inference"])
+    assert (await ask(door, key["key"]))[0] == 429
+    _, listed = await call(door, "GET", "/admin/keys")
+    assert listed["keys"] == [changed]
+
+
+async def test_the_end_of_a_key_is_moved(door: Door) -> None:
+    await open_with(door)
+    soon = iso(int((time.time() + 1) * 1_000))
+    key = await made(door, expires_at=soon)
+    path = f"/admin/keys/{key['id']}"
+    keyring = door.house.supervisor.office.bookkeeper.keyring
+    await until(lambda: not opens(keyring, key["key"]), "the key to expire")
+    assert (await ask(door, key["key"]))[0] == 401
+    status, answer = await call(door, "PATCH", path, {"expires_at": soon})
+    assert (status, answer["error"]["param"]) == (400, "expires_at")
+    assert (await call(door, "PATCH", path, {"label": "still over"}))[0] == 200
+    assert (await ask(door, key["key"]))[0] == 401
+    assert (await call(door, "PATCH", path, {"expires_at": None}))[1]["expires_at"] is None
+    assert (await ask(door, key["key"]))[0] == 200
+
+
+def opens(keyring: Keyring, key: str) -> bool:
+    """Whether it is a valid key."""
+    try:
+        keyring.identify(key)
+    except UnauthorizedError:
+        return False
+    return True
+
+
+async def test_a_revoked_key_is_only_given_another_label(door: Door) -> None:
+    await open_with(door)
+    key = await made(door)
+    path = f"/admin/keys/{key['id']}"
+    await call(door, "DELETE", path)
+    status, answer = await call(door, "PATCH", path, {"limits": {"concurrency": 9}, "label": "x"})
+    assert (status, answer["error"]["code"]) == (409, "key_revoked")
+    status, changed = await call(door, "PATCH", path, {"label": "the old one"})
+    assert (status, changed["label"]) == (200, "the old one")
+    assert (await ask(door, key["key"]))[0] == 401
+
+
+async def test_a_projects_limits_are_merged_and_hold_at_once(door: Door) -> None:
+    await open_with(door)
+    await call(door, "POST", "/admin/projects", {"name": "shop", "limits": {"concurrency": 4, "tokens_per_minute": 9}})
+    change = {"limits": {"requests_per_minute": 1, "tokens_per_minute": None}}
+    status, changed = await call(door, "PATCH", "/admin/projects/shop", change)
+    assert (status, changed["limits"]) == (
+        200,
+        {"requests_per_minute": 1, "tokens_per_minute": None, "concurrency": 4},
+    )
+    keys = [(await made(door, project="shop"))["key"] for _ in range(2)]
+    assert [(await ask(door, key))[0] for key in keys] == [200, 429]
+    _, changed = await call(door, "PATCH", "/admin/projects/shop", {"limits": None})
+    assert set(changed["limits"].values()) == {None}
+    assert (await ask(door, keys[1]))[0] == 200
+
+
+async def test_a_removed_project_breaks_nothing_and_its_books_are_found(door: Door) -> None:
+    await open_with(door, {"token_interval_seconds": 0.02, "token_count": 100_000})
+    await call(door, "POST", "/admin/projects", {"name": "shop"})
+    await call(door, "PUT", "/admin/budgets", {"project": "shop", "period": "day", "unit": "tokens", "amount": 10**6})
+    key = await made(door, project="shop")
+    headers = {"Authorization": f"Bearer {key['key']}"}
+    status, answer = await call(door, "DELETE", "/admin/projects/shop")
+    assert (status, answer["error"]["code"]) == (409, "project_in_use")
+    async with door.session.post(f"{door.url}{CHAT}", json=STREAM, headers=headers) as running:
+        await running.content.readany()
+        request_id = running.headers["x-llamavisor-request-id"]
+        await call(door, "DELETE", f"/admin/keys/{key['id']}")
+        assert await call(door, "DELETE", "/admin/projects/shop") == (200, {"name": "shop", "removed": True})
+        # Its stream goes on, and is booked.
+        await running.content.readany()
+    _, told = await call(door, "GET", "/admin/projects")
+    assert [one["name"] for one in told["projects"]] == ["default"]
+    assert await call(door, "GET", "/admin/budgets") == (200, {"budgets": []})
+    assert (await call(door, "DELETE", "/admin/projects/shop"))[0] == 404
+    status, answer = await call(door, "POST", CHAT, {**HELLO, "project_id": "shop"})
+    assert (status, answer["error"]["code"]) == (404, "project_not_found")
+    ledger = door.house.supervisor.office.bookkeeper.ledger
+    now_ms = door.house.supervisor.office.bookkeeper.now_ms()
+    await until(lambda: ledger.used("shop", now_ms)[Period.DAY][1] > 0, "the stream to be booked")
+    _, receipt = await call(door, "GET", f"/v1/requests/{request_id}")
+    assert (receipt["project"], receipt["outcome"], receipt["key_id"]) == ("shop", "client_gone", key["id"])
+    _, used = await call(door, "GET", "/v1/usage?project_id=shop&period=day")
+    assert used["total_tokens"] == receipt["usage"]["total_tokens"] > 0
+    assert (await call(door, "POST", "/admin/projects", {"name": "shop"}))[0] == 201
 
 
 async def test_a_used_up_budget_refuses_and_is_not_to_be_tried_again(door: Door) -> None:

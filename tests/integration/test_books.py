@@ -21,10 +21,16 @@ import sqlalchemy as sa
 from supervisor.clock import SystemClock
 from supervisor.errors import NotFoundError
 from supervisor.storage import holders, holding, usage
-from supervisor.storage.accounts import Budget, BudgetUnit, KeyRecord, Limits, Period, Project
+from supervisor.storage.accounts import Budget, BudgetUnit, KeyRecord, KeyRevokedError, Limits, Period, Project
 from supervisor.storage.books import Books, StoragePlan
-from supervisor.storage.database import StorageRefusedError, StorageUnavailableError, _renew, open_sqlite
-from supervisor.storage.holders import AlreadyExistsError
+from supervisor.storage.database import (
+    HEAD_REVISION,
+    StorageRefusedError,
+    StorageUnavailableError,
+    _renew,
+    open_sqlite,
+)
+from supervisor.storage.holders import AlreadyExistsError, ProjectInUseError
 from supervisor.storage.holding import DatabaseInUseError
 from supervisor.storage.journal import read_segment, segments
 from supervisor.storage.records import AcceptedRequest, Price, Scope, Settlement, TokenSource, TokenUsage
@@ -209,16 +215,65 @@ async def test_projects_keys_and_budgets_are_kept(books: Books) -> None:
     await books.query(holders.set_budget, replace(budget, amount=5))
     await books.query(holders.set_budget, budget)
     await books.query(holders.set_budget, own)
-    await books.query(holders.change_project, replace(project, limits=Limits(7)))
-    assert await books.query(holders.all_projects) == [replace(project, limits=Limits(7))]
+    changed = replace(project, limits=Limits(7, 2**53 - 1))
+    limits = {"requests_per_minute": 7, "concurrency": None}
+    assert await books.query(holders.change_project, "team", limits) == changed
+    assert await books.query(holders.all_projects) == [changed]
     assert await books.query(holders.all_keys) == [key]
+    relabelled = replace(key, label="desk", expires_at_ms=None, limits=Limits(2**53 - 1, 5))
+    assert (
+        await books.query(
+            holders.change_key, "kid", {"label": "desk", "expires_at_ms": None, "limits": {"tokens_per_minute": 5}}
+        )
+        == relabelled
+    )
+    assert await books.query(holders.all_keys) == [relabelled]
     assert await books.query(holders.all_budgets) == [budget, own]
     for _ in range(2):
         await books.query(holders.revoke_key, "kid", NOW_MS + 9)
     assert (await books.query(holders.all_keys))[0].revoked_at_ms == NOW_MS + 9
+    with pytest.raises(KeyRevokedError):
+        await books.query(holders.change_key, "kid", {"limits": None})
+    assert (await books.query(holders.change_key, "kid", {"label": "gone"})).label == "gone"
     assert await books.query(holders.remove_budget, budget)
     assert not await books.query(holders.remove_budget, budget)
     assert await books.query(holders.all_budgets) == [own]
+
+
+async def test_a_removed_project_leaves_its_revoked_keys_and_what_it_used(books: Books) -> None:
+    key = KeyRecord("kid", "team", bytes(32), frozenset({Scope.INFERENCE}), NOW_MS)
+    expired = replace(key, id="old", expires_at_ms=NOW_MS)
+    await books.query(holders.add_project, Project("team", Limits(1)))
+    for each in (key, expired):
+        await books.query(holders.add_key, each)
+    for owner in (None, "kid"):
+        await books.query(holders.set_budget, Budget("team", Period.DAY, BudgetUnit.MICROS, 5, owner))
+    books.accept(accepted("one", project="team", key_id="kid"))
+    books.settle(settled("one"))
+    with pytest.raises(ProjectInUseError, match="has 1 valid key"):
+        await books.query(holders.remove_project, "team", NOW_MS)
+    await books.query(holders.revoke_key, "kid", NOW_MS)
+    await books.query(holders.remove_project, "team", NOW_MS)
+    assert await books.query(holders.all_projects) == []
+    assert await books.query(holders.all_budgets) == []
+    known = {one.id: one.revoked_at_ms for one in await books.query(holders.all_keys)}
+    # Who has expired cannot be made to live longer.
+    assert known == {"kid": NOW_MS, "old": NOW_MS}
+    assert (await books.query(usage.one, "one")) is not None
+    (total,) = await books.query(usage.sums, UsageFilter(project="team"))
+    assert total.requests == 1
+    for gone in (
+        books.query(holders.add_key, replace(key, id="new")),
+        books.query(holders.set_budget, Budget("team", Period.DAY, BudgetUnit.MICROS, 1)),
+        books.query(holders.change_project, "team", {}),
+        books.query(holders.remove_project, "team", NOW_MS),
+    ):
+        with pytest.raises(NotFoundError):
+            await gone
+    await books.query(holders.add_project, Project("team"))
+    assert await books.query(holders.all_projects) == [Project("team")]
+    with pytest.raises(AlreadyExistsError):
+        await books.query(holders.add_project, Project("team"))
 
 
 async def test_what_names_nothing_is_refused(books: Books) -> None:
@@ -226,7 +281,9 @@ async def test_what_names_nothing_is_refused(books: Books) -> None:
     for call in (
         books.query(holders.add_key, KeyRecord("kid", "nobody", bytes(32), frozenset(Scope), NOW_MS)),
         books.query(holders.revoke_key, "kid", NOW_MS),
-        books.query(holders.change_project, Project("nobody")),
+        books.query(holders.change_key, "kid", {"label": "x"}),
+        books.query(holders.change_project, "nobody", {}),
+        books.query(holders.remove_project, "nobody", NOW_MS),
         books.query(holders.set_budget, Budget("nobody", Period.DAY, BudgetUnit.MICROS, 1)),
         books.query(holders.set_budget, Budget("team", Period.DAY, BudgetUnit.MICROS, 1, "nobody")),
     ):
@@ -458,7 +515,7 @@ async def test_row_57_a_migration_that_is_interrupted_leaves_the_original(
     books.accept(accepted("one"))
     books.settle(settled("one"))
     await books.close()
-    monkeypatch.setattr("supervisor.storage.database.HEAD_REVISION", "0002")
+    monkeypatch.setattr("supervisor.storage.database.HEAD_REVISION", "9998")
 
     def interrupted(connection: sa.Connection) -> None:
         connection.execute(sa.text("DROP TABLE usage_records"))
@@ -468,7 +525,7 @@ async def test_row_57_a_migration_that_is_interrupted_leaves_the_original(
         patch.setattr("supervisor.storage.database._migrate", interrupted)
         with pytest.raises(KeyboardInterrupt):
             open_sqlite(tmp_path)
-    assert (tmp_path / "llamavisor.db.bak-0001").exists()
+    assert (tmp_path / f"llamavisor.db.bak-{HEAD_REVISION}").exists()
     monkeypatch.undo()
     books = await Books.open(StoragePlan(), tmp_path, SystemClock())
     assert await books.query(usage.one, "one") is not None
@@ -490,6 +547,28 @@ def test_the_migrations_lead_to_the_tables_as_a_new_database_has_them(plan: Stor
             shapes.append(shape_of(connection))
         engine.dispose()
     assert shapes[0] == shapes[1]
+
+
+async def test_books_of_the_first_shape_are_brought_to_the_newest_with_what_they_hold(
+    plan: StoragePlan, tmp_path: Path
+) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    url = sa.engine.make_url(plan.url or f"sqlite:///{tmp_path / 'llamavisor.db'}")
+    engine = sa.create_engine(url if plan.url is None else url.set(drivername="postgresql+psycopg"))
+    config = Config()
+    config.set_main_option("script_location", str(ROOT / "supervisor/storage/migrations"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(sa.text("INSERT INTO projects (name, created_at_ms, concurrency) VALUES ('team', 1, 4)"))
+    engine.dispose()
+    books = await Books.open(plan, tmp_path, SystemClock())
+    assert await books.query(holders.all_projects) == [Project("team", Limits(concurrency=4))]
+    await books.query(holders.remove_project, "team", NOW_MS)
+    assert await books.query(holders.all_projects) == []
+    await books.close()
 
 
 def shape_of(connection: sa.Connection) -> object:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from supervisor.cli.books import micros
+from supervisor.cli.books import key_changes, limit_changes, micros
 from supervisor.cli.formatting import duration, moment, money, price, quantity, size
 from supervisor.cli.outcome import UsageProblemError
 from supervisor.cli.output import printable
@@ -63,6 +63,28 @@ def test_money_as_people_write_it_is_exact(amount: str, exact: int) -> None:
 def test_what_is_no_money_is_refused(amount: str) -> None:
     with pytest.raises(UsageProblemError, match="amount of money"):
         micros(amount)
+
+
+def test_a_limit_is_a_number_or_the_default() -> None:
+    assert limit_changes("60", None, "default") == {"requests_per_minute": 60, "concurrency": None}
+    assert limit_changes(None, None, None) == {}
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "1.5", "", "ten", "٣", "9" * 16, "9" * 5_000])
+def test_what_is_no_limit_is_refused(limit: str) -> None:
+    with pytest.raises(UsageProblemError, match="is no limit"):
+        limit_changes(None, limit, None)
+
+
+def test_only_what_is_named_of_a_key_is_changed() -> None:
+    assert key_changes(None, {}, days=None, no_expiry=False) == {}
+    assert key_changes("", {"concurrency": 1}, days=None, no_expiry=True) == {
+        "label": "",
+        "expires_at": None,
+        "limits": {"concurrency": 1},
+    }
+    with pytest.raises(UsageProblemError, match="--no-expiry"):
+        key_changes(None, {}, days=1, no_expiry=True)
 
 
 def test_moment() -> None:

@@ -142,6 +142,27 @@ def test_a_change_of_other_keys_expires_nothing() -> None:
     refusal(keyring, key.text)
 
 
+def test_a_key_expires_when_it_would_have_until_its_end_is_moved() -> None:
+    clock = FakeClock()
+    key = issued(clock, lives_seconds=3_600)
+    keyring = ring(clock, key)
+    clock.jump_wall(DAY_SECONDS)
+    relabelled = replace(key.record, label="another")
+    keyring.replace([relabelled])
+    clock.advance(3_599)
+    assert keyring.identify(key.text).key_id == key.record.id
+    clock.advance(1)
+    refusal(keyring, key.text)
+    keyring.replace([replace(relabelled, expires_at_ms=int(clock.wall() * 1_000) + 60_000)])
+    clock.advance(59)
+    assert keyring.identify(key.text).key_id == key.record.id
+    clock.advance(1)
+    refusal(keyring, key.text)
+    keyring.replace([replace(relabelled, expires_at_ms=None)])
+    clock.advance(400 * DAY_SECONDS)
+    assert keyring.identify(key.text).key_id == key.record.id
+
+
 def test_a_caller_is_checked_for_as_long_as_it_works() -> None:
     clock = FakeClock()
     short, revoked = issued(clock, lives_seconds=60), issued(clock)

@@ -145,6 +145,21 @@ def test_other_limits_take_effect_with_what_was_used() -> None:
     enter(limits, START)
 
 
+def test_a_key_whose_limits_are_changed_counts_on_and_the_others_are_as_they_were() -> None:
+    limits = book()
+    one, other = key_record("one", Limits(requests_per_minute=10, concurrency=3)), key_record("other", Limits(60))
+    limits.set_own([one, other], [], START)
+    held = [enter(limits, START, key=name) for name in ("one", "one", "other")]
+    before = limits.headers("p", "other", START)
+    limits.set_own([key_record("one", Limits(requests_per_minute=20, concurrency=2)), other], [], START)
+    assert limits.headers("p", "other", START) == before
+    assert limits.headers("p", "one", START)["x-ratelimit-remaining-requests"] == "18"
+    assert refusal(limits, START, key="one").details == {"limit": "concurrency"}
+    held[0].settle(0, START)
+    enter(limits, START, key="one")
+    enter(limits, START, key="other")
+
+
 def test_the_headers_are_those_of_the_tighter_limit() -> None:
     limits = book(Limits(requests_per_minute=60, tokens_per_minute=6_000), Limits(requests_per_minute=30))
     enter(limits, START, tokens=600)

@@ -11,10 +11,11 @@ import pytest
 import pytest_asyncio
 
 from supervisor.config import Settings
-from supervisor.errors import UnauthorizedError
+from supervisor.errors import NotFoundError, UnauthorizedError
 from supervisor.gateway.accounting import office as office_module
 from supervisor.gateway.accounting.office import Office
-from supervisor.storage.accounts import Project
+from supervisor.storage.accounts import Limits, Project
+from supervisor.storage.holders import ProjectInUseError
 from supervisor.storage.records import Scope
 from supervisor.testing import FakeClock
 from tests.fixtures.nursery import GENEROUS_SECONDS, until
@@ -69,3 +70,28 @@ async def test_who_leaves_amid_a_change_leaves_no_stale_memory(office: Office, m
         await leaving
     reader.may_return.set()
     await until(lambda: "left" in office.bookkeeper.key_labels.values(), "the key to be taken in")
+
+
+async def test_changes_that_overlap_do_not_undo_each_other(office: Office) -> None:
+    key = await office.issue_key("default", [Scope.INFERENCE], limits=Limits(1, 1, 1))
+    names = ("requests_per_minute", "tokens_per_minute", "concurrency")
+    on_keys = [office.change_key(key.record.id, {"limits": {name: 9}}) for name in names]
+    on_projects = [office.change_project("default", {name: 8}) for name in names]
+    await asyncio.gather(office.change_key(key.record.id, {"label": "new"}), *on_keys, *on_projects)
+    (known,), (project,) = await office.keys(), await office.projects()
+    assert (known.label, known.limits, project.limits) == ("new", Limits(9, 9, 9), Limits(8, 8, 8))
+    assert office.bookkeeper.key_labels == {key.record.id: "new"}
+
+
+async def test_a_project_goes_when_nobody_can_use_it_any_more(office: Office) -> None:
+    await office.add_project(Project("shop"))
+    key = await office.issue_key("shop", [Scope.INFERENCE])
+    with pytest.raises(ProjectInUseError, match="1 valid key"):
+        await office.remove_project("shop")
+    with pytest.raises(ProjectInUseError, match="'default' stays"):
+        await office.remove_project("default")
+    await office.revoke_key(key.record.id)
+    await office.remove_project("shop")
+    assert office.bookkeeper.projects == {"default"}
+    with pytest.raises(NotFoundError):
+        await office.remove_project("shop")

@@ -206,7 +206,7 @@ def key_state(key: KeyRecord, now_ms: int) -> str:
     """`valid`, `expired` or `revoked`."""
     if key.revoked_at_ms is not None:
         return "revoked"
-    return "expired" if key.expires_at_ms is not None and key.expires_at_ms <= now_ms else "valid"
+    return "valid" if key.is_valid_at(now_ms) else "expired"
 
 
 async def _page(request: web.Request, name: str, context: dict[str, Any], load: Load) -> web.Response:

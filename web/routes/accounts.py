@@ -1,25 +1,31 @@
-"""Projects, keys and budgets: made, listed, taken away."""
+"""Projects, keys and budgets: made, listed, changed, taken away."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from aiohttp import web
 
-from supervisor.errors import MalformedRequestError
 from supervisor.gateway.accounting.callers import DEFAULT_PROJECT
 from supervisor.gateway.accounting.office import Office
-from supervisor.storage.accounts import Budget, BudgetUnit, Limits, Period, Project
-from supervisor.storage.records import Scope
+from supervisor.storage.accounts import NO_LIMITS, Project
+from web.account_bodies import (
+    KEY_FIELDS,
+    PROJECT_FIELDS,
+    read_budget,
+    read_expiry,
+    read_key_changes,
+    read_limits,
+    read_scopes,
+    refuse_others,
+)
 from web.account_data import budget_data, key_data, projects_data, standings
-from web.account_schemas import LIMIT_NAMES, LIMITS, PERIOD, SCOPE, UNIT
+from web.account_schemas import LIMIT_CHANGES, LIMITS, PERIOD, SCOPE, UNIT
 from web.bodies import read_json_object
-from web.fields import choice, text, whole
+from web.fields import text, whole
 from web.keys import SUPERVISOR
 from web.registry import Body, Parameter, Policy, Reply, RouteTable
-from web.schemas import INTEGER, STRING, array, described, record, ref
+from web.schemas import INTEGER, STRING, array, described, optional, record, ref
 
 routes = RouteTable("Accounts")
 
@@ -60,7 +66,7 @@ async def list_projects(request: web.Request) -> web.Response:
 async def add_project(request: web.Request) -> web.Response:
     """Who pays. Its keys prove it, its budgets bound it."""
     document, office = await read_json_object(request, BODY_LIMIT_BYTES), _office(request)
-    project = Project(text(document, "name", pattern=PROJECT_PATTERN), _limits(document))
+    project = Project(text(document, "name", pattern=PROJECT_PATTERN), NO_LIMITS.changed(read_limits(document)))
     await office.add_project(project)
     return web.json_response(await _project(request, project), status=201)
 
@@ -70,15 +76,33 @@ async def add_project(request: web.Request) -> web.Response:
     "/admin/projects/{name}",
     summary="Change a project's limits",
     policy=Policy.ADMIN,
-    body=Body(record({"limits": LIMITS})),
-    responses={200: Reply("It has these limits now.", ref("Project")), **_BAD, **_NONE},
+    body=Body(record({"limits": LIMIT_CHANGES}, optional_keys=PROJECT_FIELDS), "A merge patch (RFC 7396)."),
+    responses={200: Reply("How it is now.", ref("Project")), **_BAD, **_NONE},
 )
 async def change_project(request: web.Request) -> web.Response:
-    """In place of those that it had."""
+    """In force at once, for what is asked from now on. What is not named stays; what was used in the last minute counts on."""
     document, office = await read_json_object(request, BODY_LIMIT_BYTES), _office(request)
-    project = Project(request.match_info["name"], _limits(document))
-    await office.change_project(project)
-    return web.json_response(await _project(request, project))
+    refuse_others(document, PROJECT_FIELDS, "project")
+    changed = await office.change_project(request.match_info["name"], read_limits(document))
+    return web.json_response(await _project(request, changed))
+
+
+@routes.route(
+    "DELETE",
+    "/admin/projects/{name}",
+    summary="Remove a project",
+    policy=Policy.ADMIN,
+    responses={
+        200: Reply("It is no more, nor are its budgets.", record({"name": STRING, "removed": {"const": True}})),
+        **_NONE,
+        409: Reply("It has a valid key, or it is `default`, which stays.", ref("Error")),
+    },
+)
+async def remove_project(request: web.Request) -> web.Response:
+    """Its usage and its keys, revoked, stay in the books, and its files and batches where they are: a new project of that name has them again."""
+    name = request.match_info["name"]
+    await _office(request).remove_project(name)
+    return web.json_response({"name": name, "removed": True})
 
 
 @routes.route(
@@ -124,12 +148,45 @@ async def add_key(request: web.Request) -> web.Response:
     document, office = await read_json_object(request, BODY_LIMIT_BYTES), _office(request)
     issued = await office.issue_key(
         text(document, "project", default=DEFAULT_PROJECT),
-        _scopes(document),
+        read_scopes(document),
         label=text(document, "label", default=""),
-        expires_at_ms=_expiry(document, office),
-        limits=_limits(document),
+        expires_at_ms=read_expiry(document, office.bookkeeper.now_ms()),
+        limits=NO_LIMITS.changed(read_limits(document)),
     )
     return web.json_response({"key": issued.text, **key_data(issued.record)}, status=201)
+
+
+@routes.route(
+    "PATCH",
+    "/admin/keys/{id}",
+    summary="Change a key",
+    policy=Policy.ADMIN,
+    body=Body(
+        record(
+            {
+                "label": described(optional(STRING), "What people call it; null: nothing."),
+                "expires_at": described(
+                    {"type": ["string", "null"], "format": "date-time"},
+                    "Null: it does not expire. An expired key opens again when its end is moved.",
+                ),
+                "limits": LIMIT_CHANGES,
+            },
+            optional_keys=KEY_FIELDS,
+        ),
+        "A merge patch (RFC 7396).",
+    ),
+    responses={
+        200: Reply("How it is now.", ref("Key")),
+        **_BAD,
+        **_NONE,
+        409: Reply("It is revoked: nothing but its label can be changed.", ref("Error")),
+    },
+)
+async def change_key(request: web.Request) -> web.Response:
+    """In force at once, for what is asked from now on. What is not named stays; what was used in the last minute counts on."""
+    document, office = await read_json_object(request, BODY_LIMIT_BYTES), _office(request)
+    changes = read_key_changes(document, office.bookkeeper.now_ms())
+    return web.json_response(key_data(await office.change_key(request.match_info["id"], changes)))
 
 
 @routes.route(
@@ -188,7 +245,7 @@ async def list_budgets(request: web.Request) -> web.Response:
 async def set_budget(request: web.Request) -> web.Response:
     """In place of the one of the same project, key, period and unit."""
     document, office = await read_json_object(request, BODY_LIMIT_BYTES), _office(request)
-    budget = _named_budget(document, whole(document, "amount", minimum=0))
+    budget = read_budget(document, whole(document, "amount", minimum=0))
     await office.set_budget(budget)
     stands = next(one for one in await standings(office) if one.budget == budget)
     return web.json_response(budget_data(stands, _currency(request)))
@@ -209,7 +266,7 @@ async def set_budget(request: web.Request) -> web.Response:
 )
 async def remove_budget(request: web.Request) -> web.Response:
     """What was spent stays in the books."""
-    removed = await _office(request).remove_budget(_named_budget(request.query, 0))
+    removed = await _office(request).remove_budget(read_budget(request.query, 0))
     return web.json_response({"removed": removed})
 
 
@@ -224,49 +281,3 @@ def _currency(request: web.Request) -> str:
 async def _project(request: web.Request, project: Project) -> dict[str, Any]:
     (told,) = await projects_data(_office(request), [project], _currency(request))
     return told
-
-
-def _named_budget(fields: Mapping[str, Any], amount: int) -> Budget:
-    key_id = text(fields, "key_id", default="") or None
-    period, unit = choice(fields, "period", Period), choice(fields, "unit", BudgetUnit)
-    return Budget(text(fields, "project"), period, unit, amount, key_id)
-
-
-def _limits(document: Mapping[str, Any]) -> Limits:
-    given = document.get("limits", {})
-    if not isinstance(given, dict):
-        raise MalformedRequestError("`limits` must be an object.", param="limits")
-    unknown = given.keys() - set(LIMIT_NAMES)
-    if unknown:
-        name = min(unknown)
-        raise MalformedRequestError(
-            f"There is no limit `{name}`.", param=f"limits.{name}", remedy=f"Known are {', '.join(LIMIT_NAMES)}."
-        )
-    return Limits(
-        *(
-            whole(given, name, minimum=1, within="limits.") if given.get(name) is not None else None
-            for name in LIMIT_NAMES
-        )
-    )
-
-
-def _scopes(document: Mapping[str, Any]) -> frozenset[Scope]:
-    given = document.get("scopes", [Scope.INFERENCE.value])
-    if not isinstance(given, list) or not given:
-        raise MalformedRequestError("`scopes` must be a list of at least one scope.", param="scopes")
-    return frozenset(choice({"scopes": name}, "scopes", Scope) for name in given)
-
-
-def _expiry(document: Mapping[str, Any], office: Office) -> int | None:
-    if document.get("expires_at") is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text(document, "expires_at"))
-        at_ms = int(moment.timestamp() * 1_000)
-    except (ValueError, OverflowError):
-        raise MalformedRequestError(
-            "`expires_at` must be a date and time as in ISO 8601.", param="expires_at"
-        ) from None
-    if at_ms <= office.bookkeeper.now_ms():
-        raise MalformedRequestError("`expires_at` has passed already.", param="expires_at")
-    return at_ms

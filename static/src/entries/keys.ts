@@ -1,10 +1,10 @@
-/** The page on keys: makes and revokes keys, adds projects, sets limits and budgets. */
+/** The page on keys: makes, changes and revokes keys, adds projects, sets limits and budgets. */
 
 import { amountOf } from "../amounts";
 import { request } from "../api";
 import { FieldError, FormDialog } from "../dialogs";
 import { announce, bindCopy, must, part } from "../dom";
-import { localiseTimes } from "../moments";
+import { localiseTimes, momentText } from "../moments";
 import { refresh } from "../refresh";
 
 const DAY_MILLISECONDS = 86_400_000;
@@ -16,7 +16,15 @@ const AMOUNTS: Record<string, string> = {
   tokens: "Write the amount of tokens as a whole number: digits alone, as 1500000.",
 };
 
-type Limits = Partial<Record<(typeof LIMITS)[number], number | null>>;
+type Limits = Record<(typeof LIMITS)[number], number | null>;
+
+/** A key as its row tells it. */
+interface Key {
+  id: string;
+  label: string;
+  expires_at: string | null;
+  limits: Limits;
+}
 
 /** Send JSON to the administration; the answer. */
 async function send(method: string, path: string, body?: unknown): Promise<unknown> {
@@ -30,18 +38,35 @@ function textOf(fields: FormData, name: string): string {
   return typeof value === "string" ? value.trim() : "";
 }
 
+/** Every limit; null, as configured, where nothing is written. */
 function limitsOf(fields: FormData): Limits {
-  return Object.fromEntries(LIMITS.filter((name) => textOf(fields, name)).map((name) => [name, Number(textOf(fields, name))]));
+  return Object.fromEntries(LIMITS.map((name) => [name, Number(textOf(fields, name)) || null])) as Limits;
+}
+
+/** Those that are not as they were: others may have been changed elsewhere meanwhile. */
+function limitChanges(before: Limits, fields: FormData): Partial<Limits> {
+  const given = limitsOf(fields);
+  return Object.fromEntries(LIMITS.filter((name) => given[name] !== before[name]).map((name) => [name, given[name]]));
+}
+
+function showLimits(form: HTMLFormElement, limits: Limits): void {
+  for (const name of LIMITS) must<HTMLInputElement>(form, `[name="${name}"]`).value = String(limits[name] ?? "");
+}
+
+/** When a key expires: what the choice `days` says, null for never; nothing where it says that it stays. */
+function expiryOf(fields: FormData): { expires_at?: string | null } {
+  const days = textOf(fields, "days");
+  if (days === "keep") return {};
+  return { expires_at: days ? new Date(Date.now() + Number(days) * DAY_MILLISECONDS).toISOString() : null };
 }
 
 function keyBody(fields: FormData): Record<string, unknown> {
-  const days = Number(textOf(fields, "days"));
   return {
     project: textOf(fields, "project"),
     label: textOf(fields, "label"),
     scopes: fields.getAll("scopes"),
     limits: limitsOf(fields),
-    ...(days ? { expires_at: new Date(Date.now() + days * DAY_MILLISECONDS).toISOString() } : {}),
+    ...expiryOf(fields),
   };
 }
 
@@ -110,6 +135,7 @@ function bindBudgetDialog(): void {
 
 class RowActions {
   private readonly limits = new FormDialog("limits");
+  private readonly change = new FormDialog("change");
   private readonly confirm = new FormDialog("confirm");
 
   /** What the buttons of the rows do; they come and go, the page stays. */
@@ -117,7 +143,8 @@ class RowActions {
     root.addEventListener("click", (event) => {
       const button = event.target instanceof Element ? event.target.closest<HTMLButtonElement>("button") : null;
       if (button?.dataset["revoke"]) this.revoke(button.dataset["revoke"], button.dataset["name"] ?? "");
-      else if (button?.dataset["project"]) this.change(button.dataset["project"], JSON.parse(button.dataset["limits"] ?? "{}") as Limits);
+      else if (button?.dataset["change"]) this.changeKey(JSON.parse(button.dataset["change"]) as Key);
+      else if (button?.dataset["project"]) this.changeProject(button.dataset["project"], JSON.parse(button.dataset["limits"] ?? "{}") as Limits);
       else if (button?.dataset["removeBudget"]) this.remove(JSON.parse(button.dataset["removeBudget"]) as Record<string, string | null>);
     });
   }
@@ -143,15 +170,28 @@ class RowActions {
     );
   }
 
-  private change(project: string, limits: Limits): void {
-    this.limits.open(async (fields) => {
-      await send("PATCH", `/admin/projects/${encodeURIComponent(project)}`, { limits: limitsOf(fields) });
+  private changeKey(key: Key): void {
+    const { root, form } = this.change;
+    this.change.open(async (fields) => {
+      const label = textOf(fields, "label");
+      const changes = { ...(label === key.label ? {} : { label }), limits: limitChanges(key.limits, fields), ...expiryOf(fields) };
+      await send("PATCH", `/admin/keys/${encodeURIComponent(key.id)}`, changes);
       await refresh();
     });
-    for (const name of LIMITS) {
-      const field = this.limits.form.elements.namedItem(name);
-      if (field instanceof HTMLInputElement) field.value = String(limits[name] ?? "");
-    }
+    must<HTMLInputElement>(form, '[name="label"]').value = key.label;
+    must<HTMLOptionElement>(form, 'option[value="keep"]').text = key.expires_at ? `as it is: ${momentText(key.expires_at)}` : "as it is: never";
+    const never = must<HTMLOptionElement>(form, 'option[value=""]');
+    never.hidden = never.disabled = key.expires_at === null;
+    showLimits(form, key.limits);
+    part(root, "title").textContent = `Change ${key.label || key.id}`;
+  }
+
+  private changeProject(project: string, limits: Limits): void {
+    this.limits.open(async (fields) => {
+      await send("PATCH", `/admin/projects/${encodeURIComponent(project)}`, { limits: limitChanges(limits, fields) });
+      await refresh();
+    });
+    showLimits(this.limits.form, limits);
     part(this.limits.root, "title").textContent = `Limits of ${project}`;
   }
 }

@@ -87,26 +87,15 @@ class Keyring:
         self._entries: dict[str, _Entry] = {}
 
     def replace(self, records: Iterable[KeyRecord]) -> None:
-        """Take these keys in place of all others. Those that have not changed expire when they would have."""
-        before, self._entries = self._entries, {}
-        for record in records:
-            entry = before.get(record.id)
-            if entry is not None and entry.record == record:
-                self._entries[record.id] = entry
-            else:
-                self.add(record)
+        """Take these keys in place of all others. Those whose end has not changed expire when they would have."""
+        self._entries = {record.id: self._entry(record) for record in records if record.revoked_at_ms is None}
 
     def add(self, record: KeyRecord) -> None:
         """Take a key, or what has changed of one. A revoked or expired one is not valid from now on."""
-        self._entries.pop(record.id, None)
-        if record.revoked_at_ms is not None:
-            return
-        until_seconds = None
-        if record.expires_at_ms is not None:
-            left_seconds = record.expires_at_ms / MILLISECONDS - self._clock.wall()
-            until_seconds = self._clock.monotonic() + left_seconds
-        caller = Caller(record.project, record.id, record.scopes)
-        self._entries[record.id] = _Entry(record, caller, until_seconds)
+        if record.revoked_at_ms is None:
+            self._entries[record.id] = self._entry(record)
+        else:
+            self.revoke(record.id)
 
     def revoke(self, key_id: str) -> None:
         """The key of this id is not valid from now on; unknown ids are none already."""
@@ -142,6 +131,20 @@ class Keyring:
         if is_servers or (self._server_digest is None and not _looks_issued(presented)):
             return ANYONE
         raise _refused()
+
+    def _entry(self, record: KeyRecord) -> _Entry:
+        known = self._entries.get(record.id)
+        if known is not None and known.record == record:
+            return known
+        caller = Caller(record.project, record.id, record.scopes)
+        if known is not None and known.record.expires_at_ms == record.expires_at_ms:
+            return _Entry(record, caller, known.until_seconds)
+        return _Entry(record, caller, self._until_seconds(record.expires_at_ms))
+
+    def _until_seconds(self, expires_at_ms: int | None) -> float | None:
+        if expires_at_ms is None:
+            return None
+        return self._clock.monotonic() + (expires_at_ms / MILLISECONDS - self._clock.wall())
 
     def _is_over(self, entry: _Entry) -> bool:
         return entry.until_seconds is not None and self._clock.monotonic() >= entry.until_seconds

@@ -17,8 +17,18 @@ from supervisor.gateway.accounting.bookkeeper import Bookkeeper
 from supervisor.gateway.accounting.callers import DEFAULT_PROJECT
 from supervisor.gateway.accounting.keys import IssuedKey
 from supervisor.storage import holders
-from supervisor.storage.accounts import NO_LIMITS, Budget, KeyRecord, Limits, Period, Project
+from supervisor.storage.accounts import (
+    NO_LIMITS,
+    Budget,
+    KeyChanges,
+    KeyRecord,
+    LimitChanges,
+    Limits,
+    Period,
+    Project,
+)
 from supervisor.storage.books import Books, StoragePlan
+from supervisor.storage.holders import ProjectInUseError
 from supervisor.storage.records import Scope
 
 logger = logging.getLogger(__name__)
@@ -67,9 +77,20 @@ class Office:
         """Add one. AlreadyExistsError when its name is taken."""
         await self._change(holders.add_project, project)
 
-    async def change_project(self, project: Project) -> None:
-        """Give it other limits. NotFoundError when there is none of that name."""
-        await self._change(holders.change_project, project)
+    async def change_project(self, name: str, limits: LimitChanges | None) -> Project:
+        """Change its limits, as `Limits.changed`; how it is now. NotFoundError when there is none of that name."""
+        return await self._change(holders.change_project, name, limits)
+
+    async def remove_project(self, name: str) -> None:
+        """Remove it, with its budgets; its keys stay as revoked ones, and what it used stays in the books.
+
+        NotFoundError when there is none of that name, ProjectInUseError while it has a valid key, and for `default`.
+        """
+        if name == DEFAULT_PROJECT:
+            raise ProjectInUseError(
+                f"The project {name!r} stays: what is asked without a key of a project is booked on it.", param="name"
+            )
+        await self._change(holders.remove_project, name, self.bookkeeper.now_ms())
 
     async def keys(self) -> list[KeyRecord]:
         """Every key, revoked ones too, oldest first."""
@@ -89,6 +110,10 @@ class Office:
         issued = keys.issue(project, scopes, now_ms, label=label, expires_at_ms=expires_at_ms, limits=limits)
         await self._change(holders.add_key, issued.record)
         return issued
+
+    async def change_key(self, key_id: str, changes: KeyChanges) -> KeyRecord:
+        """Change it, as `KeyRecord.changed`; how it is now. NotFoundError when there is none of that id, KeyRevokedError."""
+        return await self._change(holders.change_key, key_id, changes)
 
     async def revoke_key(self, key_id: str) -> None:
         """From now on it opens nothing. NotFoundError when there is none of that id."""
