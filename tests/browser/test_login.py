@@ -16,8 +16,9 @@ from tests.fixtures.site import Site
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
 KEY = "the-key-of-this-test"
+LABEL = "the wall’s, with more words than any head of a page has room for"
 # The narrowest, and where the head of the pages has just become one row, and just got all its words.
-WIDTHS = (NARROW["width"], 821, 961)
+WIDTHS = (NARROW["width"], 821, 1161)
 
 
 async def administer(site: Site, method: str, path: str, body: object = None) -> dict[str, Any]:
@@ -34,12 +35,12 @@ async def administer(site: Site, method: str, path: str, body: object = None) ->
 async def logged_in(site: Site, watcher: Watcher, *scopes: str, **options: Any) -> tuple[Page, dict[str, Any]]:
     """The status page after a login with a new key of these scopes; and that key."""
     await site.start({"one": site.stand_in(autostart=False)}, server={"api_key": KEY})
-    key = await administer(site, "POST", "/admin/keys", {"label": "the wall’s", "scopes": scopes})
+    key = await administer(site, "POST", "/admin/keys", {"label": LABEL, "scopes": scopes})
     page = await watcher.open(site.url, **options)
     await page.get_by_label("Key").fill(key["key"])
     await page.keyboard.press("Enter")
     await expect(page.locator('[data-part="connection"]')).to_have_attribute("data-connection", "live")
-    await expect(page.locator(".who")).to_have_text("Logged in as the wall’s")
+    await expect(page.locator(".who")).to_have_text(f"Logged in as {LABEL}")
     return page, key
 
 
@@ -78,6 +79,8 @@ async def test_who_may_read_watches_until_the_key_ends(site: Site, watcher: Watc
         await page.reload()
         await expect(page.locator('[data-part="connection"]')).to_have_attribute("data-connection", "live")
         await assert_fits(page)
+        assert await page.locator(".site-head").evaluate("head => head.scrollHeight <= head.clientHeight")
+        assert await page.get_by_text(LABEL).evaluate("words => words.clientWidth > 80")
     await page.goto(f"{site.url}/chat")
     await expect(page.get_by_role("heading", name="This key cannot chat")).to_be_visible()
     await expect(page.get_by_role("textbox")).to_have_count(0)
