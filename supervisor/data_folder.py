@@ -1,13 +1,13 @@
-"""The data folder: one supervisor at a time, one RUN_ID for ever, and a private folder for sockets."""
+"""The data folder: one supervisor at a time, one RUN_ID and one secret for ever, and a private folder for sockets."""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
 import os
+import secrets
 import stat
 import tempfile
-import uuid
 from pathlib import Path
 
 import platformdirs
@@ -18,6 +18,7 @@ PRIVATE_FOLDER = 0o700
 PRIVATE_FILE = 0o600
 # The kernel takes 107 bytes for a socket's path; an instance's name takes up to 63, its suffix 5.
 SOCKET_FOLDER_LIMIT_BYTES = 38
+WORD_CHARACTERS = 32
 
 
 def default_data_folder() -> Path:
@@ -29,13 +30,15 @@ def default_data_folder() -> Path:
 class DataFolder:
     """An open data folder. `path` holds everything kept; `logs` the engines' output; `sockets` the engines' Unix sockets.
 
-    `run_id` is made once for each data folder and put into every child's environment, so that no child can be lost sight of.
+    `run_id` is made once for each data folder and put into every child's environment, so that no child can be lost sight of. `secret` is made once,
+    too, and told to nobody: what is signed with it is ours.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self.logs = self.path / "logs"
         self.run_id = ""
+        self.secret = ""
         self.sockets = self.path / "run"
         self._lock: int | None = None
 
@@ -45,7 +48,8 @@ class DataFolder:
             for folder in (self.path, self.logs):
                 folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
             self._take_lock()
-            self.run_id = self._read_run_id()
+            self.run_id = read_run_id(self.path) or self._make("run_id")
+            self.secret = _read_word(self.path / "secret") or self._make("secret")
             self.sockets = self._private_socket_folder()
         except OSError as error:
             self.close()
@@ -77,13 +81,10 @@ class DataFolder:
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         self._lock = descriptor
 
-    def _read_run_id(self) -> str:
-        return read_run_id(self.path) or self._make_run_id()
-
-    def _make_run_id(self) -> str:
-        run_id = uuid.uuid4().hex
-        replace_file(self.path / "run_id", run_id + "\n")
-        return run_id
+    def _make(self, name: str) -> str:
+        word = secrets.token_hex(WORD_CHARACTERS // 2)
+        replace_file(self.path / name, word + "\n")
+        return word
 
     def _private_socket_folder(self) -> Path:
         inside = self.path / "run"
@@ -103,11 +104,15 @@ class DataFolder:
 
 def read_run_id(folder: Path) -> str | None:
     """The RUN_ID kept in a data folder; None when there is none (or it was damaged: then a new one is made)."""
+    return _read_word(folder / "run_id")
+
+
+def _read_word(path: Path) -> str | None:
     try:
-        text = (folder / "run_id").read_text("ascii").strip()
+        text = path.read_text("ascii").strip()
     except (OSError, UnicodeDecodeError):
         return None
-    return text if len(text) == 32 and text.isalnum() else None
+    return text if len(text) == WORD_CHARACTERS and text.isalnum() else None
 
 
 def replace_file(path: Path, text: str) -> None:

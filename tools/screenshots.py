@@ -2,7 +2,7 @@
 
     python -m tools.screenshots FOLDER          the whole set: PAGE-STATE-WIDTH-SCHEME.png
     python -m tools.screenshots --readme        docs/images/status.png and docs/images/chat.png
-    python -m tools.screenshots FOLDER chat     only one scene of the set: status, several, chat, accounts, others
+    python -m tools.screenshots FOLDER chat     only one scene of the set: status, several, chat, accounts, others, sessions
 
 A real server runs for it, on a temporary folder and a free port; what no real engine does on request, the tests' misbehaving server does.
 """
@@ -78,6 +78,7 @@ class Studio:
 
     def __init__(self, site: Site, browser: Browser, folder: Path) -> None:
         self.site = site
+        self.cookies: list[dict[str, Any]] = []
         self._browser = browser
         self._folder = folder
 
@@ -94,7 +95,7 @@ class Studio:
     async def page(self, path: str, **options: Any) -> AsyncIterator[Page]:
         """A page that is live."""
         watcher = Watcher(self._browser)
-        page = await watcher.open(self.site.url + path, **options)
+        page = await watcher.open(self.site.url + path, storage_state={"cookies": self.cookies}, **options)
         if await page.locator('[data-part="connection"]').count():
             await expect(page.locator('[data-part="connection"]')).to_have_attribute("data-connection", "live")
         yield page
@@ -218,9 +219,36 @@ async def others(studio: Studio) -> None:
                 await studio.take(page, f"status-offline-{width}-{scheme}")
             await site.start_again()
             await site.reach("demo", "ready")
+
+
+async def sessions(studio: Studio) -> None:
+    """The login, and the pages as somebody has them who may only read, and who may chat as well."""
+    site = studio.site
     await site.end(signal.SIGTERM)
     await site.start(DEMO, server={"api_key": KEY})
     await studio.shoot("login", "/login")
+    for name, scopes in {"reader": ["read"], "caller": ["read", "inference"]}.items():
+        studio.cookies = [await session(site, {"label": "the screen in the hall", "scopes": scopes})]
+        await studio.shoot(f"{name}-status", "/", running)
+        await studio.shoot(f"{name}-chat", "/chat")
+    await studio.shoot("reader-keys", "/keys")
+
+
+async def session(site: Site, fields: dict[str, Any]) -> dict[str, Any]:
+    """The cookie of a browser that has logged in with a new key."""
+    headers = {"Authorization": f"Bearer {KEY}"}
+    async with aiohttp.ClientSession(site.url) as http:
+        async with http.post("/admin/keys", json=fields, headers=headers) as answer:
+            key = (await answer.json())["key"]
+        async with http.post("/login", data={"key": key}, allow_redirects=False) as answer:
+            cookie = answer.cookies["llamavisor_session"]
+    place = {"domain": "127.0.0.1", "path": "/", "expires": -1, "httpOnly": True, "secure": False, "sameSite": "Strict"}
+    return {"name": cookie.key, "value": cookie.value, **place}
+
+
+async def running(page: Page) -> None:
+    """The instance is ready."""
+    await expect(page.locator('[data-part="state"]')).to_have_text("ready")
 
 
 async def readme(studio: Studio) -> None:
@@ -381,6 +409,7 @@ async def main(arguments: list[str]) -> int:
         "chat": chat,
         "accounts": accounts,
         "others": others,
+        "sessions": sessions,
     }
     wanted = [readme] if is_readme else [scene for name, scene in scenes.items() if name in (arguments[1:] or scenes)]
     with tempfile.TemporaryDirectory() as home:

@@ -68,7 +68,7 @@ TABLES = (
 def create_app(supervisor: Supervisor, *, limits: LiveLimits | None = None) -> web.Application:
     """The whole web application over an open supervisor. `limits`: of live connections, for benchmarks and tests."""
     settings = supervisor.settings.server
-    guard = Guard(settings, supervisor.office.bookkeeper.keyring)
+    guard = Guard(settings, supervisor.office.bookkeeper.keyring, supervisor.folder.secret)
     app = web.Application(middlewares=middlewares(guard), client_max_size=settings.max_body_bytes)
     app[SUPERVISOR] = supervisor
     app[GUARD] = guard

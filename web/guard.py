@@ -56,8 +56,8 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 class Guard:
     """The checks that a request must pass before its handler is called."""
 
-    def __init__(self, settings: ServerSettings, keyring: Keyring) -> None:
-        self.keys = KeyCheck(settings.api_key, keyring)
+    def __init__(self, settings: ServerSettings, keyring: Keyring, secret: str) -> None:
+        self.keys = KeyCheck(settings.api_key, keyring, secret)
         self.origins = OriginRules(settings.known_hosts, frozenset(settings.cors_origins))
         self._trusted = settings.trusted_proxies
 

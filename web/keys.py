@@ -10,7 +10,6 @@ from web.assets import Assets
 
 SUPERVISOR = web.AppKey("supervisor", Supervisor)
 ASSETS = web.AppKey("assets", Assets)
-CALLER = web.RequestKey("caller", Caller)
 REQUEST_ID = web.RequestKey("request_id", str)
 CALLER = web.RequestKey("caller", Caller)
 CLIENT_ADDRESS = web.RequestKey("client_address", str)

@@ -23,7 +23,8 @@ from supervisor.errors import (
 from web.dialects import error_response
 from web.errors import MethodNotAllowedError, error_body, error_headers
 from web.guard import Guard
-from web.keys import REQUEST_ID, STARTED, SUPERVISOR
+from web.identity import page_context
+from web.keys import REQUEST_ID, STARTED
 from web.listener import RETRY_SECONDS, is_out_of_descriptors
 from web.negotiation import prefers_html
 
@@ -93,8 +94,8 @@ def _error_page(request: web.Request, error: LlamavisorError) -> web.Response:
         **error_body(error),
         "status": error.status,
         "request_id": request[REQUEST_ID],
-        "version": request.app[SUPERVISOR].version,
         "page": "error",
+        **page_context(request),
     }
     response = aiohttp_jinja2.render_template("error.html", request, context, status=error.status)
     response.headers.update(error_headers(error))

@@ -40,13 +40,13 @@ def document(registry: Registry, version: str) -> dict[str, Any]:
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "`server.api_key`, when one is configured.",
+                    "description": "Where `server.api_key` is set: that key, or one of a project with the scope that the route takes.",
                 },
                 "session": {
                     "type": "apiKey",
                     "in": "cookie",
                     "name": "llamavisor_session",
-                    "description": "From `POST /login`.",
+                    "description": "From `POST /login`; it may do what the key may that was shown there.",
                 },
             },
         },

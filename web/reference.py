@@ -17,9 +17,10 @@ from web.schemas import COMPONENTS
 PAGE = Path("docs/reference/http.md")
 POLICIES: Mapping[Policy, str] = {
     Policy.OPEN: "anybody; no key is asked",
-    Policy.READ: "who has the key, if one is configured: reads only",
-    Policy.ADMIN: "who has the key, if one is configured: changes what runs",
-    Policy.INFERENCE: "who has the key, if one is configured; refused with 503 `shutting_down` while the server drains",
+    Policy.ANY: "any valid key",
+    Policy.READ: "a key with the scope `read` or `admin`",
+    Policy.ADMIN: "a key with the scope `admin`",
+    Policy.INFERENCE: "a key with the scope `inference` or `admin`; refused with 503 `shutting_down` while the server drains",
 }
 _HEAD = """\
 # HTTP
@@ -37,8 +38,9 @@ Socket.IO and `GET /events`, [metrics](metrics.md) what `GET /metrics` shows.
   IP address that the connection came to. Else 403 `foreign_host`; 400 `invalid_host` when there is none, or two.
 - **Origin.** Pages of another origin are refused (403 `foreign_origin`), unless `server.cors_origins` names it. Programs send no `Origin` and no
   `Sec-Fetch-Site`, and are not concerned.
-- **Key.** When `server.api_key` is set: `Authorization: Bearer KEY`, or the session cookie that `POST /login` gives a browser. Else 401
-  `invalid_api_key`; a browser that asks for a page is sent to `/login` instead. The policy below says which routes ask.
+- **Key.** When `server.api_key` is set: `Authorization: Bearer KEY`, with that key (which may do everything) or one of a project, or the session
+  cookie that `POST /login` gives a browser for its key. Else 401 `invalid_api_key`; a browser that asks for a page is sent to `/login` instead. The
+  policy below says which routes ask, and for what: 403 `missing_scope` names what the key lacks.
 - **Body.** Exactly the content type of the route, not compressed, else 415 `unsupported_media_type`; at most `server.max_body_bytes`, else 413
   `payload_too_large`.
 - **Answer.** `X-Request-Id` is on each answer: the client's own when it is a plain word of up to 64 characters, else a new one.

@@ -9,6 +9,8 @@ from typing import Protocol
 from aiohttp import web
 from aiohttp_sse import EventSourceResponse, sse_response
 
+from web.calling import caller_of
+from web.guard import GUARD
 from web.keys import SUPERVISOR
 from web.live.engine import bound_send_buffer
 
@@ -62,3 +64,8 @@ async def event_stream(request: web.Request, subscription: Closable) -> AsyncIte
         bound_send_buffer(request.transport)
         async with sse_response(request, send_timeout=unread_seconds, ping_interval=PING_INTERVAL_SECONDS) as stream:
             yield stream
+
+
+def check_listener(request: web.Request) -> None:
+    """Raise UnauthorizedError, which cuts the stream, when the key of who listens is not valid any more."""
+    request.app[GUARD].keys.check(caller_of(request))

@@ -28,7 +28,7 @@ export class InstanceCard {
     this.status = status;
     this.timeline = new Timeline(part(root, "timeline"));
     this.log = new LogTail(part<HTMLDetailsElement>(root, "log"), status.instance);
-    for (const action of ACTIONS) this.button(action).addEventListener("click", () => void this.press(action));
+    for (const [action, control] of this.controls()) control.addEventListener("click", () => void this.press(action));
     part(root, "refusal-close").addEventListener("click", () => this.refuse(null));
     this.render();
     void this.loadHistory();
@@ -120,8 +120,7 @@ export class InstanceCard {
 
   private renderActions(): void {
     const rules = actionRules(this.status);
-    for (const action of ACTIONS) {
-      const control = this.button(action);
+    for (const [action, control] of this.controls()) {
       control.disabled = this.asked !== null || !rules[action].enabled;
       control.title = rules[action].title;
       setAttribute(control, "aria-busy", this.asked === action ? "true" : null);
@@ -192,8 +191,12 @@ export class InstanceCard {
     part(this.root, "refusal").hidden = message === null;
   }
 
-  private button(action: Action): HTMLButtonElement {
-    return must<HTMLButtonElement>(this.root, `[data-action="${action}"]`);
+  /** The buttons that the card has: none where the server has drawn none, for who may change nothing. */
+  private controls(): [Action, HTMLButtonElement][] {
+    return ACTIONS.flatMap((action) => {
+      const control = this.root.querySelector<HTMLButtonElement>(`[data-action="${action}"]`);
+      return control ? [[action, control]] : [];
+    });
   }
 }
 

@@ -286,13 +286,18 @@ async function loadPicture(): Promise<Picture> {
 }
 
 function openSocket(): Socket {
-  return io({
+  const socket = io({
     path: "/socket.io",
     transports: ["websocket", "polling"],
     tryAllTransports: true,
     reconnectionDelay: RECONNECT_DELAY_MILLISECONDS,
     reconnectionDelayMax: RECONNECT_DELAY_MAX_MILLISECONDS,
   });
+  socket.on("connect_error", (error: Error & { data?: { code?: string } }) => {
+    // The key that one was logged in with has ended. No further try is made; loaded anew, the page leads to the login.
+    if (error.data?.code === "invalid_api_key") location.reload();
+  });
+  return socket;
 }
 
 /** The store of this page. */

@@ -6,6 +6,8 @@ import { localiseTimes } from "./moments";
 /** What the server renders at `path`, as a document that runs nothing. Rejects with ApiError. */
 export async function loadPage(path: string): Promise<Document> {
   const response = await request(path, { headers: { accept: "text/html" } });
+  // Nobody is logged in any more, and what came is the login: the page itself is led there, and back.
+  if (response.redirected) location.reload();
   return new DOMParser().parseFromString(await response.text(), "text/html");
 }
 

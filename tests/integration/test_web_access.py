@@ -11,6 +11,7 @@ import pytest
 import socketio
 from aiohttp import web
 
+from supervisor.storage.records import Scope
 from tests.fixtures.webhouse import KEY, WebHouse
 from web.openapi import template_path
 from web.registry import FORM, PLAIN, REGISTRY, Policy, Route
@@ -20,17 +21,25 @@ EVERYTHING = frozenset(Policy)
 OPEN_ONLY = frozenset({Policy.OPEN})
 # What they do is not for trying where they let one in.
 NOT_FOR_TRYING = {"/admin/shutdown", "/events", "/login"}
-NO_KEY = (401, "invalid_api_key")
+NO_KEY, NO_SCOPE = (401, "invalid_api_key"), (403, "missing_scope")
+READING = frozenset({Policy.OPEN, Policy.ANY, Policy.READ})
+CALLING = frozenset({Policy.OPEN, Policy.ANY, Policy.INFERENCE})
 
 
 @dataclass(frozen=True)
 class Credential:
-    """What a client shows: the policies of the routes that it opens, and how the others refuse it."""
+    """What a client shows: the policies of the routes that it opens, and how the others refuse it.
+
+    `scopes`: those of a project's key, which it shows in a header, or has logged in with (`is_session`); `is_revoked`: that key has ended since.
+    """
 
     name: str
     headers: Mapping[str, str] = field(default_factory=dict)
     opens: frozenset[Policy] = OPEN_ONLY
     refusal: tuple[int, str] = NO_KEY
+    scopes: tuple[Scope, ...] = ()
+    is_session: bool = False
+    is_revoked: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -52,6 +61,12 @@ CREDENTIALS = (
     Credential("basic", {"Authorization": f"Basic {KEY}"}),
     Credential("cookie", {"Cookie": "llamavisor_session=made-up"}),
     Credential("key", {"Authorization": f"Bearer {KEY}"}, EVERYTHING),
+    Credential("session", opens=EVERYTHING, is_session=True),
+    Credential("inference-key", opens=CALLING, refusal=NO_SCOPE, scopes=(Scope.INFERENCE,)),
+    Credential("read-key", opens=READING, refusal=NO_SCOPE, scopes=(Scope.READ,)),
+    Credential("read-session", opens=READING, refusal=NO_SCOPE, scopes=(Scope.READ,), is_session=True),
+    Credential("admin-session", opens=EVERYTHING, scopes=(Scope.ADMIN,), is_session=True),
+    Credential("revoked-session", scopes=(Scope.ADMIN,), is_session=True, is_revoked=True),
 )
 FOREIGN_HOST, FOREIGN_ORIGIN = (403, "foreign_host"), (403, "foreign_origin")
 WAYS = (
@@ -98,6 +113,17 @@ def expected(route: Route, credential: Credential, way: Way) -> tuple[int, str] 
     return None if route.policy in credential.opens else credential.refusal
 
 
+async def shown(house: WebHouse, credential: Credential) -> dict[str, str]:
+    """The headers of a client with that credential."""
+    if not credential.scopes:
+        return await house.log_in(KEY) if credential.is_session else dict(credential.headers)
+    key = await house.key(*credential.scopes)
+    headers = await house.log_in(key.text) if credential.is_session else {"Authorization": f"Bearer {key.text}"}
+    if credential.is_revoked:
+        await house.supervisor.office.revoke_key(key.record.id)
+    return headers
+
+
 async def call(house: WebHouse, method: str, route: Route, headers: Mapping[str, str]) -> tuple[int, str]:
     """Status and error code of one call, with a body of the right type and nothing sensible in it. HEAD has no body that tells the code."""
     given = dict(headers)
@@ -116,6 +142,7 @@ async def call(house: WebHouse, method: str, route: Route, headers: Mapping[str,
 @pytest.mark.parametrize("credential", CREDENTIALS, ids=str)
 async def test_routes(web_house: WebHouse, credential: Credential) -> None:
     await web_house.serve(server=LOCKED)
+    headers = await shown(web_house, credential)
     routes = live_routes(web_house.web.app)
     assert {method for method, _ in routes} >= {"GET", "HEAD", "POST"}
     for method, route in routes:
@@ -123,7 +150,7 @@ async def test_routes(web_house: WebHouse, credential: Credential) -> None:
             refusal = expected(route, credential, way)
             if refusal is None and route.path in NOT_FOR_TRYING:
                 continue
-            status, code = await call(web_house, method, route, {**credential.headers, **way.headers})
+            status, code = await call(web_house, method, route, {**headers, **way.headers})
             case = (method, route.path, way.headers, status, code)
             if refusal is None:
                 assert status not in {401, 403, 500}, case
@@ -162,14 +189,15 @@ async def test_every_event_is_in_the_table(web_house: WebHouse) -> None:
 @pytest.mark.parametrize("credential", CREDENTIALS, ids=str)
 async def test_events(web_house: WebHouse, credential: Credential) -> None:
     await web_house.serve(server=LOCKED)
+    headers = await shown(web_house, credential)
     if Policy.READ not in credential.opens:
         with pytest.raises(socketio.exceptions.ConnectionError):
-            await web_house.dashboard(headers=dict(credential.headers))
+            await web_house.dashboard(headers=headers)
         return
-    dashboard = await web_house.dashboard(headers=dict(credential.headers))
+    dashboard = await web_house.dashboard(headers=headers)
     for event, policy in EVENTS.items():
         answer = await dashboard.ask(event, {"modelId": "nobody", "instance": "nobody"})
-        assert (answer.get("code") == "forbidden") is (policy not in credential.opens), (event, answer)
+        assert (answer.get("code") == NO_SCOPE[1]) is (policy not in credential.opens), (event, answer)
         assert answer.get("code") != "internal_error", (event, answer)
 
 

@@ -20,8 +20,22 @@ def test_everything_in_it_is_private(tmp_path: Path) -> None:
     folder = DataFolder(tmp_path / "data")
     folder.open()
     assert [mode(path) for path in (folder.path, folder.logs, folder.sockets)] == [0o700] * 3
-    assert [mode(folder.path / name) for name in ("supervisor.lock", "run_id")] == [0o600] * 2
+    assert [mode(folder.path / name) for name in ("supervisor.lock", "run_id", "secret")] == [0o600] * 3
     folder.close()
+
+
+def test_its_words_are_made_once(tmp_path: Path) -> None:
+    kept = []
+    for _ in range(2):
+        folder = DataFolder(tmp_path / "data")
+        folder.open()
+        kept.append((folder.run_id, folder.secret))
+        folder.close()
+    assert kept[0] == kept[1]
+    other = DataFolder(tmp_path / "other")
+    other.open()
+    assert len({folder.run_id, folder.secret, other.run_id, other.secret}) == 4
+    other.close()
 
 
 def test_a_socket_folder_that_others_can_enter_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The pure parts of the web server: origins, keys, negotiation, bodies, limits, frames, assets, state times."""
+"""The pure parts of the web server: origins, negotiation, bodies, limits, frames, assets, state times."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import SecretStr
 
 from supervisor.errors import (
     BudgetExceededError,
@@ -19,14 +18,9 @@ from supervisor.errors import (
     MalformedRequestError,
     NotFoundError,
     RateLimitedError,
-    UnauthorizedError,
 )
 from supervisor.events import Event
-from supervisor.gateway.accounting.callers import ANYONE
-from supervisor.gateway.accounting.keys import Keyring
-from supervisor.testing import FakeClock
 from web.assets import IMMUTABLE, REVALIDATE, Assets
-from web.auth import KeyCheck
 from web.bodies import parse_json_object
 from web.errors import error_body, error_headers, error_type
 from web.live.limits import LiveLimits, TokenBucket
@@ -101,30 +95,6 @@ def test_the_client_behind_proxies() -> None:
     assert client_address("203.0.113.9", ["1.2.3.4"], trusted) == "203.0.113.9"
     assert client_address("10.0.0.1", ["1.2.3.4"], []) == "10.0.0.1"
     assert client_address(None, [], trusted) == "unknown"
-
-
-def test_keys() -> None:
-    keys = key_check("secret")
-    assert keys.identify("Bearer secret", None) is ANYONE
-    assert keys.identify("bearer  secret", None) is ANYONE
-    assert keys.identify(None, keys.session()) is ANYONE
-    for authorization, cookie in [
-        (None, None),
-        ("Bearer x", "y"),
-        (None, ""),
-        ("Bearer sécret", "é"),
-    ]:
-        with pytest.raises(UnauthorizedError):
-            keys.identify(authorization, cookie)
-    assert not keys.accepts(None)
-    assert not keys.accepts(7)
-    assert keys.session() != key_check("other").session()
-    assert key_check(None).identify(None, None) is ANYONE
-
-
-def key_check(key: str | None) -> KeyCheck:
-    """With the server's own key, or open."""
-    return KeyCheck(None if key is None else SecretStr(key), Keyring(FakeClock(), key))
 
 
 @pytest.mark.parametrize(

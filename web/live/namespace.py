@@ -64,6 +64,8 @@ class StatusNamespace(socketio.AsyncNamespace):  # type: ignore[misc]
         if client is None or client.queued_messages > self._queued_messages:
             # It asks and asks and does not read the answers.
             return await client.drop() if client is not None else None
+        if not self._is_valid(self._callers[sid]):
+            return await client.drop()
         return await self._answer(sid, event, values)
 
     async def on_connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
@@ -82,6 +84,20 @@ class StatusNamespace(socketio.AsyncNamespace):  # type: ignore[misc]
         """Forget the client."""
         self._fanout.leave(sid)
         self._callers.pop(sid, None)
+
+    async def drop_ended(self) -> None:
+        """End the connections whose key is not valid any more; what they would come back with is refused."""
+        for sid in [sid for sid, caller in self._callers.items() if not self._is_valid(caller)]:
+            client = self._fanout.get(sid)
+            if client is not None:
+                await client.drop()
+
+    def _is_valid(self, caller: Caller) -> bool:
+        try:
+            self._keys.check(caller)
+        except UnauthorizedError:
+            return False
+        return True
 
     async def _answer(self, sid: str, event: str, values: list[Any]) -> dict[str, Any]:
         try:

@@ -176,6 +176,7 @@ class LiveServer:
         async for event in subscription:
             if not self.fanout:
                 continue
+            await self.namespace.drop_ended()
             await self.fanout.broadcast(_frame(event), self._rooms(event))
 
     def _rooms(self, event: Event) -> list[str]:

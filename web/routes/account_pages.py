@@ -17,7 +17,6 @@ from supervisor.storage.accounts import BudgetUnit, KeyRecord, Period
 from supervisor.storage.database import StorageUnavailableError
 from supervisor.storage.records import Scope
 from web.account_data import budget_data, in_flight_data, key_data, projects_data, standings
-from web.calling import caller_of
 from web.fields import TEXT_CHARACTERS
 from web.keys import SUPERVISOR
 from web.registry import HTML, Parameter, Policy, Reply, RouteTable, Schema
@@ -213,7 +212,6 @@ async def _page(request: web.Request, name: str, context: dict[str, Any], load: 
     """The page `name`, with what `load` finds in the books; where the books do not answer, `problem` says so in its place."""
     shared = {
         "currency": request.app[SUPERVISOR].settings.accounting.currency,
-        "may_change": Scope.ADMIN in caller_of(request).scopes,
         "problem": None,
     }
     try:

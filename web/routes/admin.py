@@ -17,7 +17,7 @@ from web.bodies import query_flag, query_integer
 from web.keys import SUPERVISOR
 from web.registry import EVENT_STREAM, Parameter, Policy, Reply, RouteTable
 from web.schemas import BOOLEAN, ref
-from web.streams import event_stream
+from web.streams import check_listener, event_stream
 
 routes = RouteTable("Operations")
 
@@ -96,6 +96,7 @@ async def _follow(request: web.Request, instance: Instance, count: int) -> web.S
         for line in backlog:
             await _send(stream, line, instance.name)
         async for line in subscription:
+            check_listener(request)
             await _send(stream, line, instance.name)
     return stream
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import aiohttp_jinja2
 from aiohttp import web
 
 from web.keys import SUPERVISOR
 from web.openapi import document
 from web.registry import HTML, REGISTRY, Policy, Reply, RouteTable
+from web.routes.pages import render
 from web.schemas import STRING
 
 routes = RouteTable("Documentation")
@@ -34,5 +34,4 @@ async def openapi(request: web.Request) -> web.Response:
 )
 async def docs(request: web.Request) -> web.StreamResponse:
     """Its scripts come from this server."""
-    context = {"page": "docs", "version": request.app[SUPERVISOR].version}
-    return aiohttp_jinja2.render_template("docs.html", request, context)
+    return render(request, "docs.html", "docs", {})

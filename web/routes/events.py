@@ -15,7 +15,7 @@ from web import views
 from web.keys import SUPERVISOR
 from web.registry import EVENT_STREAM, Parameter, Policy, Reply, RouteTable
 from web.schemas import STRING, ref
-from web.streams import event_stream
+from web.streams import check_listener, event_stream
 
 routes = RouteTable("Events")
 
@@ -57,6 +57,7 @@ async def events(request: web.Request) -> web.StreamResponse:
         for event in begin:
             await _send(stream, event, name)
         async for event in subscription:
+            check_listener(request)
             await _send(stream, event, name)
     return stream
 

@@ -10,11 +10,13 @@ import aiohttp_jinja2
 from aiohttp import web
 
 from supervisor.core import Supervisor
+from supervisor.errors import ForbiddenError, UnauthorizedError
 from web import views
 from web.assets import REVALIDATE
 from web.auth import SESSION_COOKIE
 from web.bodies import read_body
 from web.guard import GUARD
+from web.identity import page_context
 from web.keys import ASSETS, SUPERVISOR
 from web.negotiation import prefers_html
 from web.registry import FORM, HTML, Body, Parameter, Policy, Reply, RouteTable
@@ -23,8 +25,6 @@ from web.schemas import STRING, record, ref
 routes = RouteTable("Pages")
 
 LOGIN_BODY_LIMIT_BYTES = 4 * 1024
-WRONG_KEY = "This is not the key."
-PROJECTS_KEY = "Keys of projects do not open the pages; the server’s own key (server.api_key) does."
 # A path on this server: `//host` and `/\host` would lead elsewhere.
 _LOCAL_PATH = re.compile(r"/(?![/\\])[\x21-\x5b\x5d-\x7e]*\Z")
 _PAGE = Reply("The page.", STRING, HTML)
@@ -69,21 +69,26 @@ async def login_page(request: web.Request) -> web.StreamResponse:
     policy=Policy.OPEN,
     body=Body(record({"key": STRING, "next": STRING}, optional_keys=("next",)), content_type=FORM),
     responses={
-        303: Reply("The key is right: a session cookie, and on to `next`.", content_type=None),
-        401: Reply("It is not.", STRING, HTML),
+        303: Reply("The key opens the pages: a session cookie, and on to `next`.", content_type=None),
+        401: Reply("It is none, or not valid any more.", STRING, HTML),
+        403: Reply("It has neither the scope `read` nor `admin`.", STRING, HTML),
     },
 )
 async def login(request: web.Request) -> web.StreamResponse:
-    """The cookie is HttpOnly and SameSite=Strict; it holds no key, and ends with the key or the browser."""
+    """The server's own key, or one with the scope `read` or `admin`. The cookie is HttpOnly and SameSite=Strict; it holds no key, may do what the key
+    may, and ends with the key or the browser."""
     fields = dict(parse_qsl((await read_body(request, LOGIN_BODY_LIMIT_BYTES)).decode("utf-8", "replace")))
     keys = request.app[GUARD].keys
     target = local_path(fields.get("next"))
-    if not keys.accepts(fields.get("key")):
-        problem = PROJECTS_KEY if keys.is_of_project(fields.get("key")) else WRONG_KEY
-        return render(request, "login.html", "login", {"next": target, "problem": problem}, status=401)
+    try:
+        session = keys.session(keys.log_in(fields.get("key", "")))
+    except (UnauthorizedError, ForbiddenError) as error:
+        context = {"next": target, "problem": error.message}
+        return render(request, "login.html", "login", context, status=error.status)
     response = web.HTTPSeeOther(target)
-    secure = request.app[GUARD].is_secure(request)
-    response.set_cookie(SESSION_COOKIE, keys.session(), path="/", httponly=True, samesite="Strict", secure=secure)
+    if session is not None:
+        secure = request.app[GUARD].is_secure(request)
+        response.set_cookie(SESSION_COOKIE, session, path="/", httponly=True, samesite="Strict", secure=secure)
     raise response
 
 
@@ -149,8 +154,7 @@ def render(
     request: web.Request, template: str, page: str, context: dict[str, Any], *, status: int = 200
 ) -> web.Response:
     """A page, with what every page says; `page` is its name in the navigation."""
-    supervisor, keys = request.app[SUPERVISOR], request.app[GUARD].keys
-    shared = {"page": page, "version": supervisor.version, "has_key": not keys.is_open}
+    shared = {"page": page, **page_context(request)}
     response = aiohttp_jinja2.render_template(template, request, {**shared, **context}, status=status)
     response.headers["Cache-Control"] = "no-store"
     response.headers["Vary"] = "Accept, Cookie"

@@ -32,6 +32,8 @@ class ChatPage {
   /** The instance that answered for it last: a model's id is nobody's while its server starts again. */
   private answering: string | null = null;
   private readonly select = part<HTMLSelectElement>(document, "model");
+  /** The server draws none for who may not start anything. */
+  private readonly startButton = document.querySelector<HTMLButtonElement>('[data-part="strip-start"]');
   private readonly indicator = new ConnectionIndicator(part(document, "connection"));
   private readonly drawer: SettingsDrawer;
   private readonly view: ChatView;
@@ -80,11 +82,11 @@ class ChatPage {
     this.tell(instance);
     const story = this.startRefusal ?? headlineOf(instance, now).replace(/^\w+( — )?/, "");
     setText(part(strip, "strip-story"), story);
-    const start = part<HTMLButtonElement>(strip, "strip-start");
+    this.composer.setHint(hintFor(instance, this.startButton !== null));
+    if (!this.startButton) return;
     const { enabled, title } = actionRules(instance).start;
-    start.hidden = !enabled;
-    start.title = title;
-    this.composer.setHint(hintFor(instance));
+    this.startButton.hidden = !enabled;
+    this.startButton.title = title;
   };
 
   private tell({ instance, status, headline }: LlamaServiceStatus): void {
@@ -95,7 +97,7 @@ class ChatPage {
 
   private bind(): void {
     part(document, "new-chat").addEventListener("click", () => this.newChat());
-    part(document, "strip-start").addEventListener("click", () => void this.startInstance());
+    this.startButton?.addEventListener("click", () => void this.startInstance());
     this.select.addEventListener("change", () => {
       this.wanted = this.select.value;
       remember(MODEL_KEY, this.wanted);
@@ -261,10 +263,10 @@ class ChatPage {
   }
 }
 
-function hintFor(instance: LlamaServiceStatus): string {
+function hintFor(instance: LlamaServiceStatus, mayStart: boolean): string {
   if (instance.status === "ready") return "";
-  const then = passesByItself(instance.status) ? "Your message is sent when it is ready." : "Start it, and your message is sent when it is ready.";
-  return `${whyNotReady(instance)}. ${then}`;
+  const needsStart = mayStart && !passesByItself(instance.status);
+  return `${whyNotReady(instance)}. ${needsStart ? "Start it, and your" : "Your"} message is sent when it is ready.`;
 }
 
 function spoken({ status, text, note }: Answer): string {

@@ -53,6 +53,8 @@ class LivePart {
 }
 
 function bindCancel(live: LivePart): void {
+  // Who may change nothing has no dialog that asks.
+  if (!document.querySelector('[data-dialog="confirm"]')) return;
   const confirm = new FormDialog("confirm");
   document.addEventListener("click", ({ target }) => {
     const control = target instanceof Element ? target.closest<HTMLElement>("[data-cancel]") : null;

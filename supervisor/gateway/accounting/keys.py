@@ -116,10 +116,17 @@ class Keyring:
             raise _refused()
         return entry.caller
 
+    def find(self, key_id: str) -> Caller:
+        """Who has the key of this id. UnauthorizedError, as `identify`, when there is none, or it is not valid any more."""
+        entry = self._entries.get(key_id)
+        if entry is None or self._is_over(entry):
+            raise _refused()
+        return entry.caller
+
     def check(self, caller: Caller) -> None:
         """Raise UnauthorizedError, as `identify`, when the key of a caller that it told is not valid any more."""
-        if caller.key_id is not None and ((entry := self._entries.get(caller.key_id)) is None or self._is_over(entry)):
-            raise _refused()
+        if caller.key_id is not None:
+            self.find(caller.key_id)
 
     def _anyone(self) -> Caller:
         if self._server_digest is None:
@@ -150,9 +157,14 @@ class Keyring:
         return entry.until_seconds is not None and self._clock.monotonic() >= entry.until_seconds
 
 
+def has_scope(caller: Caller, scope: Scope) -> bool:
+    """Whether the caller's key may do this. `admin` includes everything, `read` and `inference` do not include one another."""
+    return scope in caller.scopes or Scope.ADMIN in caller.scopes
+
+
 def require_scope(caller: Caller, scope: Scope) -> None:
-    """Raise ForbiddenError unless the caller's key may do this. `admin` includes everything, `read` and `inference` do not include one another."""
-    if scope in caller.scopes or Scope.ADMIN in caller.scopes:
+    """Raise ForbiddenError unless `has_scope`."""
+    if has_scope(caller, scope):
         return
     raise ForbiddenError(
         f"This key may not do that: it lacks the scope `{scope.value}`.",
