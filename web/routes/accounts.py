@@ -13,7 +13,7 @@ from supervisor.gateway.accounting.callers import DEFAULT_PROJECT
 from supervisor.gateway.accounting.office import Office
 from supervisor.storage.accounts import Budget, BudgetUnit, Limits, Period, Project
 from supervisor.storage.records import Scope
-from web.account_data import budget_data, key_data, projects_data, standings
+from web.account_data import budget_data, key_data, project_data, standings
 from web.account_schemas import LIMIT_NAMES, LIMITS, PERIOD, SCOPE, UNIT
 from web.bodies import read_json_object
 from web.fields import choice, text, whole
@@ -39,8 +39,8 @@ _NONE = {404: Reply("There is none of that name.", ref("Error"))}
 )
 async def list_projects(request: web.Request) -> web.Response:
     """`default` is always there: requests without a key of their own are its."""
-    known = await _office(request).projects()
-    return web.json_response({"projects": await projects_data(_office(request), known, _currency(request))})
+    office = _office(request)
+    return web.json_response({"projects": [project_data(office, one) for one in await office.projects()]})
 
 
 @routes.route(
@@ -62,7 +62,7 @@ async def add_project(request: web.Request) -> web.Response:
     document, office = await read_json_object(request, BODY_LIMIT_BYTES), _office(request)
     project = Project(text(document, "name", pattern=PROJECT_PATTERN), _limits(document))
     await office.add_project(project)
-    return web.json_response(await _project(request, project), status=201)
+    return web.json_response(project_data(office, project), status=201)
 
 
 @routes.route(
@@ -78,7 +78,7 @@ async def change_project(request: web.Request) -> web.Response:
     document, office = await read_json_object(request, BODY_LIMIT_BYTES), _office(request)
     project = Project(request.match_info["name"], _limits(document))
     await office.change_project(project)
-    return web.json_response(await _project(request, project))
+    return web.json_response(project_data(office, project))
 
 
 @routes.route(
@@ -158,8 +158,8 @@ async def revoke_key(request: web.Request) -> web.Response:
 )
 async def list_budgets(request: web.Request) -> web.Response:
     """In the period of now."""
-    found, currency = await standings(_office(request)), _currency(request)
-    return web.json_response({"budgets": [budget_data(one, currency) for one in found]})
+    office = _office(request)
+    return web.json_response({"budgets": [budget_data(office, one) for one in await standings(office)]})
 
 
 @routes.route(
@@ -191,7 +191,7 @@ async def set_budget(request: web.Request) -> web.Response:
     budget = _named_budget(document, whole(document, "amount", minimum=0))
     await office.set_budget(budget)
     stands = next(one for one in await standings(office) if one.budget == budget)
-    return web.json_response(budget_data(stands, _currency(request)))
+    return web.json_response(budget_data(office, stands))
 
 
 @routes.route(
@@ -215,15 +215,6 @@ async def remove_budget(request: web.Request) -> web.Response:
 
 def _office(request: web.Request) -> Office:
     return request.app[SUPERVISOR].office
-
-
-def _currency(request: web.Request) -> str:
-    return request.app[SUPERVISOR].settings.accounting.currency
-
-
-async def _project(request: web.Request, project: Project) -> dict[str, Any]:
-    (told,) = await projects_data(_office(request), [project], _currency(request))
-    return told
 
 
 def _named_budget(fields: Mapping[str, Any], amount: int) -> Budget:
