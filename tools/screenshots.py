@@ -32,6 +32,8 @@ from tests.fixtures.site import DEMO, Site
 ROOT = Path(__file__).resolve().parent.parent
 README_FOLDER = ROOT / "docs" / "images"
 CHART_QUESTIONS = 12
+# At the pace of a reader, so that the charts are not one peak.
+CHART_PAUSE_MILLISECONDS = 3_000
 README_SIZE = {"width": 1440, "height": 900}
 SIZES: Mapping[int, dict[str, int]] = {1440: {"width": 1440, "height": 900}, 375: {"width": 375, "height": 812}}
 PATIENCE_MILLISECONDS = 30_000
@@ -269,6 +271,7 @@ async def readme(studio: Studio) -> None:
             for number in range(CHART_QUESTIONS):
                 await ChatPage(other).ask(QUESTIONS[number % len(QUESTIONS)])
                 await other.get_by_role("button", name="New chat").click()
+                await other.wait_for_timeout(CHART_PAUSE_MILLISECONDS)
         total = str(len(QUESTIONS) + CHART_QUESTIONS)
         await expect(status_page.locator('[data-metric="totalRequests"]')).to_have_text(total)
         for name, each in (("chat", page), ("status", status_page)):

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from supervisor.gateway.accounting.ledger import BudgetStatus
 from supervisor.gateway.accounting.office import Office
-from supervisor.gateway.accounting.periods import span
 from supervisor.gateway.accounting.reports import receipt
 from supervisor.gateway.inflight import InFlightRequest
-from supervisor.storage import usage
 from supervisor.storage.accounts import KeyRecord, Period, Project
 from supervisor.storage.records import UsageRecord
-from supervisor.storage.usage import UsageFilter
 from web.fields import iso
 from web.waiting import waiting_data
 
 
-async def projects_data(office: Office, projects: Iterable[Project], currency: str) -> list[dict[str, Any]]:
-    """These projects, and what each has used this month."""
-    now_ms = office.bookkeeper.now_ms()
-    month = UsageFilter(since_ms=span(Period.MONTH, now_ms).start_ms)
-    unpriced = {one.group[0]: one.unpriced for one in await office.books.query(usage.sums, month, ("project",))}
-    told = []
-    for project in projects:
-        micros, tokens = office.bookkeeper.ledger.used(project.name, now_ms)[Period.MONTH]
-        used = {"tokens": tokens, "cost_micros": micros, "currency": currency}
-        month_data = {**used, "unpriced_requests": unpriced.get(project.name, 0)}
-        told.append({"name": project.name, "limits": asdict(project.limits), "month": month_data})
-    return told
+def currency_of(office: Office) -> str:
+    """`accounting.currency`, in which all amounts are."""
+    return office.bookkeeper.ledger.currency
+
+
+def project_data(office: Office, project: Project) -> dict[str, Any]:
+    """One project, and what it has used this month."""
+    used = office.bookkeeper.ledger.used(project.name, office.bookkeeper.now_ms())[Period.MONTH]
+    month = {
+        "tokens": used.tokens,
+        "cost_micros": used.micros,
+        "currency": currency_of(office),
+        "unpriced_requests": used.unpriced_requests,
+    }
+    return {"name": project.name, "limits": asdict(project.limits), "month": month}
 
 
 def key_data(key: KeyRecord) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def key_data(key: KeyRecord) -> dict[str, Any]:
     }
 
 
-def budget_data(status: BudgetStatus, currency: str) -> dict[str, Any]:
+def budget_data(office: Office, status: BudgetStatus) -> dict[str, Any]:
     """One budget, and how it stands."""
     budget = status.budget
     return {
@@ -60,7 +60,7 @@ def budget_data(status: BudgetStatus, currency: str) -> dict[str, Any]:
         "reserved": status.reserved,
         "remaining": status.remaining,
         "resets_at": iso(status.end_ms),
-        "currency": currency,
+        "currency": currency_of(office),
     }
 
 
@@ -87,10 +87,10 @@ def in_flight_data(one: InFlightRequest, labels: Mapping[str, str]) -> dict[str,
     }
 
 
-def receipt_data(record: UsageRecord, currency: str) -> dict[str, Any]:
+def receipt_data(office: Office, record: UsageRecord) -> dict[str, Any]:
     """All that is known of one request, and the currency of its cost."""
     told = receipt(record)
-    return {**told, "cost": {**told["cost"], "currency": currency}} if "cost" in told else told
+    return {**told, "cost": {**told["cost"], "currency": currency_of(office)}} if "cost" in told else told
 
 
 async def standings(office: Office) -> list[BudgetStatus]:

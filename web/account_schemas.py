@@ -27,6 +27,7 @@ PERIOD: Schema = {"type": "string", "enum": [period.value for period in Period]}
 UNIT: Schema = {"type": "string", "enum": [unit.value for unit in BudgetUnit]}
 
 CURRENCY = described(STRING, "`accounting.currency`.")
+IN_UNIT = "In `unit`: millionths of `currency` (`micros`), or tokens."
 UNPRICED = described(INTEGER, "Requests whose tokens have no price; the cost is without them.")
 
 _ACCOUNTS: dict[str, Schema] = {
@@ -38,7 +39,7 @@ _ACCOUNTS: dict[str, Schema] = {
             "month": record(
                 {
                     "tokens": INTEGER,
-                    "cost_micros": described(INTEGER, "Micro-units of the currency."),
+                    "cost_micros": described(INTEGER, "In millionths of `currency`."),
                     "currency": CURRENCY,
                     "unpriced_requests": UNPRICED,
                 }
@@ -64,10 +65,10 @@ _ACCOUNTS: dict[str, Schema] = {
             "key_id": optional(STRING),
             "period": PERIOD,
             "unit": UNIT,
-            "amount": INTEGER,
-            "spent": INTEGER,
-            "reserved": described(INTEGER, "Held back for requests on their way."),
-            "remaining": INTEGER,
+            "amount": described(INTEGER, IN_UNIT),
+            "spent": described(INTEGER, IN_UNIT),
+            "reserved": described(INTEGER, f"Held back for requests on their way. {IN_UNIT}"),
+            "remaining": described(INTEGER, IN_UNIT),
             "resets_at": STRING,
             "currency": CURRENCY,
         }
@@ -81,11 +82,18 @@ _USAGE: dict[str, Schema] = {
             "project_id": STRING,
             "period": STRING,
             "total_tokens": INTEGER,
-            "total_cost": optional(NUMBER),
-            "by_model": {"type": "object", "additionalProperties": record({"tokens": INTEGER, "cost": optional(NUMBER)})},
-            "limit": INTEGER,
-            "remaining": INTEGER,
-            "unit": STRING,
+            "total_cost": described(NUMBER, "In units of `currency`: 1.5 is one and a half. Without what has no price."),
+            "total_cost_micros": described(INTEGER, "The same, exactly: in millionths of `currency`."),
+            "by_model": described(
+                {
+                    "type": "object",
+                    "additionalProperties": record({"tokens": INTEGER, "cost": optional(NUMBER), "cost_micros": optional(INTEGER)}),
+                },
+                "`tokens`, `cost` and `cost_micros` of each, as the totals; null when some of it has no price.",
+            ),
+            "limit": described(INTEGER, f"Of the tightest budget for this period. {IN_UNIT}"),
+            "remaining": described(INTEGER, f"Of the same budget. {IN_UNIT}"),
+            "unit": described(UNIT, "Of `limit` and `remaining`."),
             "currency": CURRENCY,
             "unpriced_requests": UNPRICED,
             "budgets": described(array(ref("Budget")), "All that bound the project, and the key that asks; the smallest share left first."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ from supervisor.cli import (
     requests,
     serve,
 )
+from supervisor.cli.misuse import usage_problem
 from supervisor.cli.options import FLAG, ending
 from supervisor.cli.outcome import ExitCode, exit_code_of
 from supervisor.errors import LlamavisorError
@@ -99,13 +101,25 @@ def command() -> Any:
 
 def run(arguments: Sequence[str] | None) -> int:
     """Run one command line and give its exit code; expected errors end with a message, never a traceback."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        command()(arguments, prog_name=PROGRAM)
+        ended = command()(words, prog_name=PROGRAM, standalone_mode=False)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else ExitCode.FAILED if end.code else ExitCode.OK
+    except typer.Abort:
+        # The input ended where an answer was wanted.
+        return ExitCode.FAILED
+    except typer.TyperException as error:
+        # Of a group without a command, the library has printed the help, and has nothing more to say.
+        return _fail(usage_problem(error), words) if error.format_message() else ExitCode.USAGE
     except LlamavisorError as error:
-        from supervisor.cli.output import complain
+        return _fail(error, words)
+    return ended if isinstance(ended, int) else ExitCode.OK
 
-        complain(error)
-        return exit_code_of(error)
-    return ExitCode.OK
+
+def _fail(error: LlamavisorError, words: Sequence[str]) -> ExitCode:
+    from supervisor.cli.output import complain
+
+    options = words[: words.index("--")] if "--" in words else words
+    complain(error, as_json="--json" in options)
+    return exit_code_of(error)

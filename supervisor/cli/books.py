@@ -168,9 +168,9 @@ def show_usage(place: ServerPlace, period: str, project: str | None, *, as_json:
     """Print what a project used, by model; RefusedError when the key may not see it."""
     query = {"period": period} | ({} if project is None else {"project_id": project})
     answer = get(place, "/v1/usage", query)
-    rows = [(name, count(one["tokens"]), _cost(one["cost"], answer)) for name, one in answer["by_model"].items()]
+    rows = [(name, count(one["tokens"]), _cost(one["cost_micros"], answer)) for name, one in answer["by_model"].items()]
     whose, unpriced = f"{answer['project_id']}, this {period}", answer["unpriced_requests"]
-    total = count(answer["total_tokens"]), price(round(answer["total_cost"] * MICROS), answer["currency"], unpriced)
+    total = count(answer["total_tokens"]), price(answer["total_cost_micros"], answer["currency"], unpriced)
     empty = f"{whose}: nothing was used."
     tell_table(answer, ("model", "tokens", "cost"), [*rows, (whose, *total)] if rows else [], empty, as_json=as_json)
     if as_json:
@@ -227,8 +227,8 @@ def _amount(unit: str, number: int) -> str:
     return money(number) if unit == "micros" else count(number)
 
 
-def _cost(units: float | None, report: Document) -> str:
-    return NOTHING if units is None else price(round(units * MICROS), report["currency"], 0)
+def _cost(micros: int | None, report: Document) -> str:
+    return NOTHING if micros is None else price(micros, report["currency"], 0)
 
 
 def _month_cost(month: Document) -> str:

@@ -57,8 +57,13 @@ def warn(text: str) -> None:
     say(text)
 
 
-def complain(error: LlamavisorError) -> None:
-    """An expected failure: what happened and what to do, never a traceback."""
+def complain(error: LlamavisorError, *, as_json: bool = False) -> None:
+    """An expected failure: what happened and what to do, never a traceback. In JSON it has the shape that it has over HTTP."""
+    if as_json:
+        from web.errors import error_body
+
+        typer.echo(json.dumps(error_body(error), ensure_ascii=False), err=True)
+        return
     stderr().print("error:", style="bold red", end=" ")
     say(str(error))
 

@@ -24,7 +24,8 @@ _HEAD = """\
 
 `llamavisor COMMAND --help` says the same at the terminal. `python -m supervisor` is the same program.
 
-Data is printed on standard output, messages and errors on standard error. Colours appear on a terminal only, and not when `NO_COLOR` is set.
+Data is printed on standard output, messages and errors on standard error; an error is `error: MESSAGE`, with `--json` what it is over
+[HTTP](errors.md#one-shape). Colours appear on a terminal only, and not when `NO_COLOR` is set.
 Commands that talk to the running server find it by `--url`, `LLAMAVISOR_URL`, the address that it left in its data folder, or at
 `http://127.0.0.1:3000`, in this order; `LLAMAVISOR_API_KEY` holds the key, if the server asks for one. A data folder that was named is never
 passed over for the default address.

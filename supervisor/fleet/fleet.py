@@ -95,9 +95,9 @@ class Fleet:
         """Ask an instance to stop; idempotent. Answers when it is `stopping`."""
         return await self.get(name).stop(kill_adopted=kill_adopted)
 
-    async def unload(self, name: str, states: frozenset[State]) -> InstanceSnapshot:
+    async def unload(self, name: str, states: frozenset[State], why: str) -> InstanceSnapshot:
         """Stop an instance for another's sake, or because nobody needs it; refused as `Instance.unload` says."""
-        return await self.get(name).unload(states)
+        return await self.get(name).unload(states, why)
 
     def hold(self, name: str, *, hold: bool) -> None:
         """Keep new requests from an instance so that it can yield its place, or let them in again."""

@@ -181,12 +181,13 @@ class Instance:
         """Ask for `stopping`; answers once it is taken, idempotent. Use `wait_for` for the end of it."""
         return await self._ask(life.Stop(kill_adopted))
 
-    async def unload(self, states: frozenset[State]) -> InstanceSnapshot:
+    async def unload(self, states: frozenset[State], why: str) -> InstanceSnapshot:
         """Ask for `stopping`, unless a request is under way or the state is none of `states`: then `StateConflictError`.
 
-        Both are looked at when the request is taken, so that nothing can begin between the look and the stop.
+        Both are looked at when the request is taken, so that nothing can begin between the look and the stop. `why` is what people are told of it
+        until it is started again, and follows "was unloaded: ".
         """
-        return await self._ask(life.Unload(states))
+        return await self._ask(life.Unload(states, why))
 
     async def restart(self) -> InstanceSnapshot:
         """Stop and start as one request."""
@@ -269,6 +270,7 @@ class Instance:
             progress=watch.progress if watch is not None and core.state is State.STARTING else None,
             pid=handle.pid if handle is not None else None,
             adopted=core.adopted,
+            unloaded=core.unloaded,
             address=str(watch.spec.address) if watch is not None and watch.spec is not None else None,
             required=self.profile.required,
             survive_supervisor=self.profile.survive_supervisor,

@@ -56,6 +56,8 @@ class Lifecycle:
         self.cause: Cause | None = None
         self.last_crash: Cause | None = None
         self.next_retry_at: float | None = None
+        # Why it is `stopping` or `initial`, if it was unloaded.
+        self.unloaded: str | None = None
         self._is_stuck = False
         self._when_gone: Trigger | None = None
         self._start_after_stop = False
@@ -133,6 +135,7 @@ class Lifecycle:
                 f"It is not unloaded in the state `{self.state.value}`.", details={"state": self.state.value}
             )
         self._on_stop(Stop())
+        self.unloaded = message.why
 
     def _on_restart(self) -> None:
         if self.state is State.INITIAL:
@@ -145,6 +148,7 @@ class Lifecycle:
         self._end_present_generation(kill_adopted=False)
 
     def _end_present_generation(self, kill_adopted: bool) -> None:
+        self.unloaded = None
         self._disarm_all()
         if self.remains:
             self._effects.append(End(self.generation, graceful=True, kill_adopted=kill_adopted))
@@ -248,6 +252,7 @@ class Lifecycle:
         self.generation += 1
         self.remains = True
         self.adopted = False
+        self.unloaded = None
         self._effects.append(Launch(self.generation))
 
     def _disarm_retry(self) -> None:

@@ -22,9 +22,13 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Unload:
-    """Someone needs its place: stop, if it is in one of `states` and no request is under way when this is taken."""
+    """Someone needs its place, or nobody it: stop, if it is in one of `states` and no request is under way when this is taken.
+
+    `why` is for people, and follows "was unloaded: ".
+    """
 
     states: frozenset[State]
+    why: str
 
 
 @dataclass(frozen=True, slots=True)

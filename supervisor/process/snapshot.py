@@ -19,6 +19,7 @@ class InstanceSnapshot:
     `models` are in wire shape; times with `_ms` are unix milliseconds; `uptime_seconds` counts from the start of the process;
     `state_seq` counts the changes of state, so that who hears of 7 after 5 knows that something was missed;
     `progress` is 0 to 1 while loading, when known; `on_demand`: a request for it starts it;
+    `unloaded` says why it was stopped without an order, as long as it is `stopping` or `initial` for that;
     `cause` explains `crashed` and `error`; `last_crash` stays after the recovery.
     """
 
@@ -44,6 +45,7 @@ class InstanceSnapshot:
     remains: bool
     requests_active: int
     on_demand: bool = False
+    unloaded: str | None = None
     parts: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -56,6 +58,8 @@ class InstanceSnapshot:
         parts = [self.state.value]
         if self.cause is not None and self.state in (State.CRASHED, State.ERROR):
             parts.append(self.cause.message)
+        if self.unloaded is not None and self.state in (State.STOPPING, State.INITIAL):
+            parts.append(f"unloaded: {self.unloaded}")
         if self.state is State.STARTING and self.progress is not None:
             parts.append(f"loading, {self.progress:.0%}")
         if self.retries and self.state in (State.CRASHED, State.STARTING):
@@ -112,6 +116,9 @@ def _iso(unix_ms: int | None) -> str | None:
 
 
 def _explain_initial(snapshot: InstanceSnapshot) -> str:
+    if snapshot.unloaded is not None:
+        helps = "The next request for it loads it." if snapshot.on_demand else "Start it to use it."
+        return f"{snapshot.name} was unloaded: {snapshot.unloaded}. {helps}"
     if snapshot.on_demand:
         return f"{snapshot.name} is not loaded now: the next request for it loads it."
     return (
@@ -151,6 +158,8 @@ def _explain_error(snapshot: InstanceSnapshot) -> str:
 
 
 def _explain_stopping(snapshot: InstanceSnapshot) -> str:
+    if snapshot.unloaded is not None:
+        return f"{snapshot.name} is being unloaded: {snapshot.unloaded}."
     return f"{snapshot.name} is being stopped: it gets a moment to finish, then it is killed."
 
 

@@ -126,10 +126,14 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class UsedInDay:
-    """What the settled requests that were accepted within one UTC day used together, by project and key (None: without a key)."""
+    """What the settled requests that were accepted within one UTC day used together, by project and key (None: without a key).
+
+    `unpriced_requests` of them used tokens that have no price.
+    """
 
     project: str
     key_id: str | None
     day_start_ms: int
     micros: int
     tokens: int
+    unpriced_requests: int

@@ -24,6 +24,7 @@ from supervisor.storage.accounts import (
 )
 from supervisor.storage.records import Scope
 from supervisor.storage.tables import budgets, keys, projects, usage_records
+from supervisor.storage.usage import unpriced_requests
 
 DAY_MS = 86_400_000
 MILLISECONDS = 1_000
@@ -158,12 +159,13 @@ def used_by_day(connection: Connection, since_ms: int) -> list[UsedInDay]:
     day = usage_records.c.accepted_at_ms - usage_records.c.accepted_at_ms % DAY_MS
     group = (usage_records.c.project, usage_records.c.key_id, day)
     tokens = usage_records.c.prompt_tokens + usage_records.c.completion_tokens
+    micros = sa.func.coalesce(sa.func.sum(usage_records.c.cost_micros), 0)
     query = (
-        sa.select(*group, sa.func.coalesce(sa.func.sum(usage_records.c.cost_micros), 0), sa.func.sum(tokens))
+        sa.select(*group, micros, sa.func.sum(tokens), unpriced_requests())
         .where(usage_records.c.outcome.is_not(None), usage_records.c.accepted_at_ms >= since_ms)
         .group_by(*group)
     )
-    return [UsedInDay(row[0], row[1], int(row[2]), int(row[3]), int(row[4])) for row in connection.execute(query)]
+    return [UsedInDay(row[0], row[1], *map(int, row[2:])) for row in connection.execute(query)]
 
 
 def _project(connection: Connection, name: str) -> Project | None:

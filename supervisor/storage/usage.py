@@ -170,20 +170,25 @@ def sums(
     columns: list[sa.ColumnElement[Any]] = [_model_column() if name == "model" else table.c[name] for name in by]
     if bucket_ms is not None:
         columns.insert(0, table.c.accepted_at_ms - table.c.accepted_at_ms % bucket_ms)
-    tokens = table.c.prompt_tokens + table.c.completion_tokens
     figures = (
         sa.func.count(),
         *(
             sa.func.coalesce(sa.func.sum(table.c[name]), 0)
             for name in ("prompt_tokens", "completion_tokens", "cached_tokens", "cost_micros")
         ),
-        sa.func.coalesce(sa.func.sum(sa.case((table.c.cost_micros.is_(None) & (tokens > 0), 1), else_=0)), 0),
+        unpriced_requests(),
     )
     query = sa.select(*columns, *figures).where(table.c.outcome.is_not(None), *wanted.clauses())
     if columns:
         query = query.group_by(*columns).order_by(*columns)
     width = len(columns)
     return [UsageSum(tuple(row[:width]), *map(int, row[width:])) for row in connection.execute(query)]
+
+
+def unpriced_requests() -> sa.ColumnElement[int]:
+    """How many of the records used tokens that have no price: an aggregate, for SELECT."""
+    tokens = table.c.prompt_tokens + table.c.completion_tokens
+    return sa.func.coalesce(sa.func.sum(sa.case((table.c.cost_micros.is_(None) & (tokens > 0), 1), else_=0)), 0)
 
 
 def forget(connection: Connection, before_ms: int) -> int:

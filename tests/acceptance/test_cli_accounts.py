@@ -187,7 +187,7 @@ def test_what_was_used_is_told_to_the_micro_unit(shell: Shell) -> None:
     used, cost = receipt["usage"], receipt["cost"]["micros"]
     assert cost == used["prompt_tokens"] * 1_000 + used["completion_tokens"] * 2_000 > 0
     usage = shell.json("usage", "--project", "meter", "--period", "day")
-    assert (usage["total_tokens"], round(usage["total_cost"] * 1_000_000)) == (used["total_tokens"], cost)
+    assert (usage["total_tokens"], usage["total_cost_micros"]) == (used["total_tokens"], cost)
     told = shell.cli("usage", "--project", "meter").stdout
     assert f"{used['total_tokens']:,}" in told
     cost_text = f"{money(cost)} USD"

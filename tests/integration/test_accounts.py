@@ -503,7 +503,8 @@ async def test_usage_is_told_in_each_shape(door: Door) -> None:
     async with door.session.get(f"{door.url}/admin/usage.csv") as response:
         rows = list(csv.DictReader(io.StringIO(await response.text())))
     assert len(rows) == 3
-    assert sum(int(row["cost_micros"]) for row in rows) == round(usage["total_cost"] * 1_000_000)
+    assert sum(int(row["cost_micros"]) for row in rows) == usage["total_cost_micros"]
+    assert sum(one["cost_micros"] for one in usage["by_model"].values()) == round(usage["total_cost"] * 1_000_000)
 
 
 async def test_keys_and_spending_outlive_a_restart(door: Door) -> None:

@@ -98,9 +98,21 @@ async def test_a_prompt_that_fails_does_not_fail_the_others(door: Door) -> None:
     status, told, _ = await door.ask({"prompts": prompts}, "/v1/batch")
     assert (status, told["completed"], told["failed"]) == (200, 1, 1)
     assert "context" in told["results"][1]["error"]
-    status, told, _ = await door.ask({"prompts": prompts, "model": "demi"}, "/v1/batch")
-    assert (status, told["failed"], told["total_cost"]) == (200, 2, 0)
-    assert "Did you mean `demo`?" in told["results"][0]["error"]
+    assert told["results"][1]["error_code"] == "exceed_context_size_error"
+
+
+async def test_a_prompt_for_an_unknown_model_fails_alone_and_is_told_the_nearest(door: Door) -> None:
+    await door.open({"demo": DEMO})
+    prompts = [{"prompt": "Hello", "model": "demi"}, {"prompt": "Hello"}, {"prompt": "Hello", "model": "demo"}]
+    for model, expected in ((None, ["failed", "completed", "completed"]), ("demi", ["failed", "failed", "completed"])):
+        status, told, _ = await door.ask({"prompts": prompts, "model": model}, "/v1/batch")
+        assert (status, [result["status"] for result in told["results"]]) == (200, expected)
+        for result in told["results"]:
+            if result["status"] == "failed":
+                assert result["error_code"] == "model_not_found"
+                assert "Did you mean `demo`?" in result["error"]
+    status, told, _ = await door.ask({"prompts": prompts[:1]}, "/v1/batch")
+    assert (status, told["failed"], told["total_cost"]) == (200, 1, 0)
 
 
 async def test_prompts_go_where_the_router_says(door: Door) -> None:

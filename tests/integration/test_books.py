@@ -296,10 +296,16 @@ async def test_what_was_used_is_added_up_by_day_to_restore_the_ledger(books: Boo
     for number, (key, days) in enumerate([("k1", 0), ("k1", 0), (None, 0), ("k1", -1), ("k1", -9)]):
         books.accept(accepted(f"r{number}", key_id=key, accepted_at_ms=day_ms + days * holders.DAY_MS + number))
         books.settle(settled(f"r{number}"))
+    for name, used_tokens in (("free", TokenUsage(1, 2)), ("nothing", TokenUsage())):
+        books.accept(accepted(name, price=None, accepted_at_ms=day_ms))
+        books.settle(settled(name, usage=used_tokens, cost_micros=None))
+    books.accept(accepted("open", price=None, accepted_at_ms=day_ms))
+    books.note("open", TokenUsage(3, 7, 0, TokenSource.COUNTED))
     used = await books.query(holders.used_by_day, day_ms - 2 * holders.DAY_MS)
-    assert sorted((row.key_id or "", row.day_start_ms - day_ms, row.micros, row.tokens) for row in used) == [
-        ("", 0, 50, 30), ("k1", -holders.DAY_MS, 50, 30), ("k1", 0, 100, 60),
-    ]  # fmt: skip
+    told = [
+        (row.key_id or "", row.day_start_ms - day_ms, row.micros, row.tokens, row.unpriced_requests) for row in used
+    ]
+    assert sorted(told) == [("", 0, 50, 30, 0), ("k1", -holders.DAY_MS, 50, 30, 0), ("k1", 0, 100, 63, 1)]
 
 
 WORKER = """

@@ -54,6 +54,14 @@ def state(house: House, name: str) -> State:
     return house[name].state
 
 
+def unloaded(house: House, name: str) -> str | None:
+    """Why an instance was unloaded, as it tells."""
+    shot = house[name].snapshot()
+    assert shot.headline() == f"initial — unloaded: {shot.unloaded}"
+    assert shot.explanation() == f"{name} was unloaded: {shot.unloaded}. The next request for it loads it."
+    return shot.unloaded
+
+
 def told(house: House, kind: str) -> list[dict[str, Any]]:
     """The `data` of every event of a kind."""
     return [dict(event.data) for event in house.supervisor.events.since(0) or () if event.type == kind]
@@ -81,6 +89,7 @@ async def test_two_that_exclude_one_another_take_turns(house: House) -> None:
     [event] = told(house, "evicted")
     assert (event["instance"], event["reason"], event["for"]) == ("a", "group", "b")
     assert house.states_told("a") == ["starting", "ready", "stopping", "initial"]
+    assert unloaded(house, "a") == "it made room for b"
 
 
 async def test_the_busy_finish_first_and_no_request_gets_in_between(house: House) -> None:
@@ -127,6 +136,7 @@ async def test_a_load_that_nobody_waits_for_any_more_is_cancelled(house: House) 
     await house.reach("a", State.INITIAL)
     assert not house.processes()
     assert [event["reason"] for event in told(house, "load_cancelled")] == ["no_waiters"]
+    assert unloaded(house, "a") == "nobody waited for it any more"
     assert not [*first.failures, *second.failures, *third.failures]
 
 
@@ -152,6 +162,7 @@ async def test_the_idle_are_unloaded_when_their_time_is_over_and_the_busy_are_no
     placer(house).used("a")
     await house.reach("a", State.INITIAL)
     assert [(event["instance"], event["reason"]) for event in told(house, "unloaded")] == [("b", "idle"), ("a", "idle")]
+    assert unloaded(house, "a") == "idle for 0.2 s"
     (await want(house, "a")).withdraw()
     await house.reach("a", State.INITIAL)
 

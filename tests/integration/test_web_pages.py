@@ -7,7 +7,10 @@ import sqlite3
 
 import pytest
 
+from supervisor.gateway.accounting.callers import ANYONE
+from supervisor.gateway.traffic import Outcome
 from supervisor.process.states import State
+from supervisor.storage.records import TokenSource, TokenUsage
 from tests.fixtures.kept_books import keep, record
 from tests.fixtures.nursery import GENEROUS_SECONDS
 from tests.fixtures.webhouse import DEMO, KEY, WebHouse
@@ -79,8 +82,9 @@ async def test_pages_say_that_the_books_cannot_be_read(web_house: WebHouse, monk
 
 async def test_what_has_no_price_is_not_told_as_free(web_house: WebHouse) -> None:
     await web_house.serve()
-    at_ms = web_house.supervisor.office.bookkeeper.now_ms()
-    keep(web_house.data_folder, [record(1, at_ms, price=None), record(2, at_ms, price=None)])
+    bookkeeper = web_house.supervisor.office.bookkeeper
+    for _ in range(2):
+        bookkeeper.open(ANYONE, "demo", "chat").settle(Outcome.OK, TokenUsage(100, 50, 0, TokenSource.ENGINE))
     told = {each["name"]: each["month"] for each in (await web_house.json("/admin/projects"))["projects"]}
     assert told["default"]["unpriced_requests"] == 2
     assert (await web_house.json("/v1/usage"))["unpriced_requests"] == 2
@@ -88,7 +92,7 @@ async def test_what_has_no_price_is_not_told_as_free(web_house: WebHouse) -> Non
         async with web_house.http.get(path, headers=PEOPLE) as answer:
             text = await answer.text()
         assert '<span title="2 requests have no price">–</span>' in text, path
-    keep(web_house.data_folder, [record(3, at_ms)])
+    keep(web_house.data_folder, [record(3, bookkeeper.now_ms())])
     async with web_house.http.get("/usage", headers=PEOPLE) as answer:
         assert "USD + ?" in await answer.text()
 

@@ -317,6 +317,7 @@ def test_prompts_keep_their_ids_and_get_one_where_they_have_none() -> None:
         ({"prompts": ["a"]}, "prompts[0]"),
         ({"prompts": [{"prompt": "a"}, {"prompt": 1}]}, "prompts[1]"),
         ({"prompts": [{"prompt": "a", "id": 1}]}, "prompts[0].id"),
+        ({"prompts": [{"prompt": "a"}, {"prompt": "b", "model": 1}]}, "prompts[1].model"),
         ({"prompts": [{"prompt": "a"}], "model": 1}, "model"),
         ({"prompts": [{"prompt": "a"}], "timeout": 0.5}, "timeout"),
         ({"prompts": [{"prompt": "a"}], "timeout": True}, "timeout"),
@@ -332,11 +333,13 @@ def test_a_wrong_list_of_prompts_names_its_field(document: Mapping[str, Any], pa
 def test_sums_are_exact_and_unknown_costs_stay_unknown() -> None:
     usage = {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}
     priced = [Result(Prompt("a", "A"), "x", usage, 1), Result(Prompt("b", "B"), "y", usage, 2)]
-    failed = Result(Prompt("c", "C"), error="no")
+    failed = Result(Prompt("c", "C"), error="no", error_code="model_not_found")
     told = summary([*priced, failed])
     assert (told["total"], told["completed"], told["failed"]) == (3, 2, 1)
     assert (told["total_cost"], told["total_tokens"]) == (0.000003, 6)
-    assert told["results"][2] == {"id": "c", "prompt": "C", "status": "failed", "error": "no"}
+    assert told["results"][2] == {
+        "id": "c", "prompt": "C", "status": "failed", "error": "no", "error_code": "model_not_found",
+    }  # fmt: skip
     assert told["results"][0].keys() == {"id", "prompt", "status", "content", "usage", "cost"}
     assert summary([Result(Prompt("a", "A"), "x", usage, None), *priced])["total_cost"] is None
     assert summary([failed])["total_cost"] == 0

@@ -75,7 +75,8 @@ class Desk:
 
     def used(self, project: str = "p", key_id: str | None = None) -> tuple[int, int]:
         """Micro-units and tokens of today."""
-        return self.books.ledger.used(project, self.books.now_ms(), key_id)[Period.DAY]
+        used = self.books.ledger.used(project, self.books.now_ms(), key_id)[Period.DAY]
+        return used.micros, used.tokens
 
     def reserved(self) -> int:
         """What is held back of the first budget of `p`."""
@@ -166,6 +167,8 @@ def test_a_model_has_the_price_of_its_endpoint_else_its_own_else_none() -> None:
     assert prices == [Price(1_000_000, 2_000_000), Price(100_000_000, 100_000_000), None, None]
     unpriced = desk.books.open(CALLER, "other", "chat").settle(Outcome.OK, USED)
     assert (unpriced.cost_micros, desk.used()) == (None, (0, 30))
+    desk.books.open(CALLER, "other", "chat").settle(Outcome.CLIENT_GONE)
+    assert desk.books.ledger.used("p", desk.books.now_ms())[Period.MONTH] == (0, 30, 1)
 
 
 def test_a_budget_in_money_refuses_a_model_without_a_price() -> None:
@@ -280,7 +283,7 @@ def test_who_may_come_in() -> None:
 def test_books_are_taken_up_where_they_were_left() -> None:
     desk = Desk(DAILY)
     day = desk.books.now_ms() // 86_400_000 * 86_400_000
-    desk.books.restore([UsedInDay("p", "k", day, 9_000, 100)])
+    desk.books.restore([UsedInDay("p", "k", day, 9_000, 100, 0)])
     with pytest.raises(BudgetExceededError):
         desk.books.open(CALLER, "m", "chat", max_tokens=501)
     desk.books.open(CALLER, "m", "chat", max_tokens=500)

@@ -1,5 +1,6 @@
 """The command line as a whole: help, versions, misspelt words, the reference page, what its start loads."""
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from supervisor.cli import main
 from supervisor.cli.app import command
 from supervisor.cli.outcome import EXIT_CODES_TEXT
 from supervisor.cli.reference import cli_reference
+from tests.fixtures.doc_tables import says
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("aiohttp", "asyncio", "pydantic", "rich", "supervisor.core", "yaml")
@@ -58,22 +60,72 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(("word", "meant"), [("statsu", "status"), ("servr", "serve"), ("chta", "chat")])
 def test_a_misspelt_command_gets_a_suggestion(word: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([word]) == 2
-    assert f"'{meant}'" in capsys.readouterr().err
+    assert capsys.readouterr().err == f"error: `llamavisor` has no command `{word}`. Did you mean `{meant}`?\n"
+
+
+MISUSES = [
+    ("status --jsno", "`llamavisor status` has no option `--jsno`. Did you mean `--json`?"),
+    ("status -x", "`llamavisor status` has no option `-x`. {help}"),
+    ("start", "`llamavisor start` needs `NAME`. {help}"),
+    ("budgets set shop", "`llamavisor budgets set` needs `--period`. {help}"),
+    ("stop one two three", "`llamavisor stop` takes no more arguments, and got `two three`. {help}"),
+    ("logs -n many", "`--lines` must be a valid integer. {help}"),
+    ("logs --lines", "Option `--lines` requires an argument. Its `--help` says how it is used."),
+    ("completion tcsh", "`SHELL` is wrong: `tcsh` is not one of `bash`, `zsh`, `fish`. {help}"),
+    ("chat --temperature 9 x", "`--temperature` must be less than or equal to 2. {help}"),
+    ("config chekc", "`llamavisor config` has no command `chekc`. Did you mean `check`?"),
+    ("config nothing-like-it", "`llamavisor config` has no command `nothing-like-it`. {help}"),
+]
+
+
+def help_of(line: str) -> str:
+    """What helps against wrong usage, where no word is near."""
+    words = line.split()
+    group = words[:1] if words[0] == "config" else words[:2] if words[0] == "budgets" else words[:1]
+    return f"`llamavisor {' '.join(group)} --help` says how it is used."
+
+
+@pytest.mark.parametrize(("line", "sentence"), MISUSES, ids=[line for line, _ in MISUSES])
+def test_wrong_usage_is_told_in_a_sentence_with_what_helps(
+    line: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert says(f"error: {sentence.format(help=help_of(line))}", err), err
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("line", "message", "param"),
     [
-        ["status", "--jsno"],
-        ["start"],
-        ["logs", "-n", "many"],
-        ["completion", "tcsh"],
-        ["chat", "--temperature", "9", "x"],
-        ["config", "chekc"],
+        ("status --json --jsno", "`llamavisor status` has no option `--jsno`. Did you mean `--json`?", "--jsno"),
+        ("start --json", "`llamavisor start` needs `NAME`. `llamavisor start --help` says how it is used.", "NAME"),
+        ("statsu --json", "`llamavisor` has no command `statsu`. Did you mean `status`?", None),
+        ("budgets set p --period day --json", "One of --money and --tokens must be given.", "money"),
     ],
 )
-def test_wrong_usage_has_its_exit_code(arguments: list[str]) -> None:
-    assert main(arguments) == 2
+def test_an_error_is_json_where_json_is_asked_for(
+    line: str, message: str, param: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line.split()) == 2
+    out, err = capsys.readouterr()
+    assert (out, json.loads(err)) == ("", {"error": {
+        "message": message, "type": "invalid_request_error", "param": param, "code": "usage",
+    }})  # fmt: skip
+
+
+def test_json_behind_two_dashes_is_no_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["stop", "one", "--", "--json"]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_group_without_a_command_gives_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["config"]):
+        assert main(words) == 2
+        out, err = capsys.readouterr()
+        assert "Usage: llamavisor" in out + err
+        assert "error:" not in out + err
 
 
 def test_the_help_loads_nothing_heavy() -> None:

@@ -80,14 +80,14 @@ async def test_who_is_busy_is_not_unloaded_whatever_was_seen_before() -> None:
     await instance.start()
     watches[0].report(Answered(1))
     await instance.wait_for({State.READY}, 5)
-    asked = asyncio.create_task(instance.unload(frozenset({State.READY})))
+    asked = asyncio.create_task(instance.unload(frozenset({State.READY}), "idle"))
     with instance.serving():
         with pytest.raises(StateConflictError, match="1 request"):
             await asked
         assert instance.state is State.READY
     with pytest.raises(StateConflictError):
-        await instance.unload(frozenset({State.STARTING}))
-    assert (await instance.unload(frozenset({State.READY}))).state is State.STOPPING
+        await instance.unload(frozenset({State.STARTING}), "idle")
+    assert (await instance.unload(frozenset({State.READY}), "idle")).state is State.STOPPING
     watches[0].settle()
     await instance.wait_for({State.INITIAL}, 5)
     assert told.count(State.STOPPING) == 1

@@ -136,8 +136,8 @@ def test_a_model_without_a_price_is_refused_to_budgets_in_money_only() -> None:
 def test_without_a_budget_nothing_is_refused_and_everything_counted() -> None:
     books = ledger()
     spend(books, 10**15, 10**12)
-    assert books.used("p", NOW) == dict.fromkeys(Period, (10**15, 10**12))
-    assert books.used("nobody", NOW) == books.used("p", NOW, "no key") == dict.fromkeys(Period, (0, 0))
+    assert books.used("p", NOW) == dict.fromkeys(Period, (10**15, 10**12, 0))
+    assert books.used("nobody", NOW) == books.used("p", NOW, "no key") == dict.fromkeys(Period, (0, 0, 0))
     assert books.budget_status("nobody", NOW) == ()
 
 
@@ -196,10 +196,10 @@ def test_the_wall_clock_set_and_set_back_loses_nothing(days: int) -> None:
     held = books.reserve("p", None, 100, 10, NOW)
     there = NOW + days * DAY_MS
     spend(books, 1, 1, now_ms=there)
-    assert books.used("p", there)[Period.DAY] == (1, 1)
+    assert books.used("p", there)[Period.DAY] == (1, 1, 0)
     held.settle(50, 5)
     assert figures(books)[0] == (450, 0, 550)
-    assert books.used("p", NOW)[Period.DAY] == (450, 45)
+    assert books.used("p", NOW)[Period.DAY] == (450, 45, 0)
 
 
 def test_old_days_are_forgotten_and_this_month_is_not() -> None:
@@ -207,7 +207,7 @@ def test_old_days_are_forgotten_and_this_month_is_not() -> None:
     first = NOW - 400 * DAY_MS
     for day in range(401):
         spend(books, 1, 1, now_ms=first + day * DAY_MS)
-    assert books.used("p", NOW) == {Period.DAY: (1, 1), Period.WEEK: (6, 6), Period.MONTH: (21, 21)}
+    assert books.used("p", NOW) == {Period.DAY: (1, 1, 0), Period.WEEK: (6, 6, 0), Period.MONTH: (21, 21, 0)}
     purse = books._projects["p"]
     assert len(purse._days) <= KEPT_DAYS + 1
 
@@ -217,14 +217,14 @@ def test_what_the_books_hold_is_restored() -> None:
     day = NOW // DAY_MS * DAY_MS
     books.restore(
         [
-            UsedInDay("p", None, day, 100, 1),
-            UsedInDay("p", "k", day, 200, 2),
-            UsedInDay("p", "k", day - DAY_MS, 400, 4),
-            UsedInDay("p", "k", day - 7 * DAY_MS, 800, 8),
-            UsedInDay("p", "k", day - 30 * DAY_MS, 1_600, 16),
-            UsedInDay("q", "x", day, 9_999, 9_999),
+            UsedInDay("p", None, day, 100, 1, 1),
+            UsedInDay("p", "k", day, 200, 2, 0),
+            UsedInDay("p", "k", day - DAY_MS, 400, 4, 0),
+            UsedInDay("p", "k", day - 7 * DAY_MS, 800, 8, 4),
+            UsedInDay("p", "k", day - 30 * DAY_MS, 1_600, 16, 8),
+            UsedInDay("q", "x", day, 9_999, 9_999, 9),
         ]
     )
     assert figures(books) == [(300, 0, 700), (15, 0, 85)]
     assert figures(books, key_id="k") == [(600, 0, 4_400)]
-    assert books.used("p", NOW) == {Period.DAY: (300, 3), Period.WEEK: (700, 7), Period.MONTH: (1_500, 15)}
+    assert books.used("p", NOW) == {Period.DAY: (300, 3, 1), Period.WEEK: (700, 7, 1), Period.MONTH: (1_500, 15, 5)}

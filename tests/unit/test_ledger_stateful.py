@@ -54,12 +54,12 @@ class Kept:
     estimate: tuple[int, int]
     reservation: Reservation
     spent: tuple[int, int] | None = None
+    is_unpriced: bool = False
 
-    def is_of(self, budget: Budget, now_ms: int) -> bool:
-        """Whether it counts to this budget in the period of now."""
-        owned = budget.key_id is None or budget.key_id == self.key_id
-        start_ms, end_ms = span(budget.period, now_ms)
-        return owned and budget.project == self.project and start_ms <= self.accepted_at_ms < end_ms
+    def is_of(self, project: str, key_id: str | None, period: Period, now_ms: int) -> bool:
+        """Whether it counts to this owner in the period of now."""
+        start_ms, end_ms = span(period, now_ms)
+        return project == self.project and key_id in (None, self.key_id) and start_ms <= self.accepted_at_ms < end_ms
 
 
 def at(unit: BudgetUnit) -> int:
@@ -85,7 +85,8 @@ class LedgerAgainstReference(RuleBasedStateMachine):
     def figures(self, budget: Budget) -> tuple[int, int, int]:
         """Spent, reserved, and by how much the settled went beyond their estimates, in the budget's unit."""
         unit = at(budget.unit)
-        counted = [one for one in self.kept if one.is_of(budget, self.now_ms)]
+        owner = budget.project, budget.key_id
+        counted = [one for one in self.kept if one.is_of(*owner, budget.period, self.now_ms)]
         spent = sum(one.spent[unit] for one in counted if one.spent)
         reserved = sum(one.estimate[unit] for one in counted if not one.spent)
         beyond = sum(max(0, one.spent[unit] - one.estimate[unit]) for one in counted if one.spent)
@@ -119,10 +120,11 @@ class LedgerAgainstReference(RuleBasedStateMachine):
         self.kept.append(Kept(*owner, self.now_ms, (micros or 0, tokens), reservation))
 
     @precondition(lambda self: self.under_way)
-    @rule(draw=st.data(), micros=AMOUNTS, tokens=AMOUNTS, is_released=st.booleans())
-    def settle(self, draw: st.DataObject, micros: int, tokens: int, is_released: bool) -> None:
+    @rule(draw=st.data(), micros=AMOUNTS | st.none(), tokens=AMOUNTS, is_released=st.booleans())
+    def settle(self, draw: st.DataObject, micros: int | None, tokens: int, is_released: bool) -> None:
         one = draw.draw(st.sampled_from(self.under_way))
-        one.spent = (0, 0) if is_released else (micros, tokens)
+        one.spent = (0, 0) if is_released else (micros or 0, tokens)
+        one.is_unpriced = micros is None and one.spent[1] > 0
         assert one.reservation.release() if is_released else one.reservation.settle(micros, tokens)
 
     @precondition(lambda self: any(one.spent for one in self.kept))
@@ -130,6 +132,7 @@ class LedgerAgainstReference(RuleBasedStateMachine):
     def settle_again(self, draw: st.DataObject) -> None:
         one = draw.draw(st.sampled_from([one for one in self.kept if one.spent]))
         assert not one.reservation.settle(1_000, 1_000)
+        assert not one.reservation.settle(None, 1_000)
         assert not one.reservation.release()
 
     @rule(hours=st.integers(1, 30))
@@ -146,17 +149,27 @@ class LedgerAgainstReference(RuleBasedStateMachine):
         interrupted = self.under_way
         for one in interrupted:
             one.spent = (0, 0)
-        micros, tokens = Counter[tuple[str, str | None, int]](), Counter[tuple[str, str | None, int]]()
+        micros, tokens, unpriced = (Counter[tuple[str, str | None, int]]() for _ in range(3))
         for one in self.kept:
             day = (one.project, one.key_id, one.accepted_at_ms // DAY_MS * DAY_MS)
             spent = one.spent or (0, 0)
             micros[day] += spent[0]
             tokens[day] += spent[1]
+            unpriced[day] += one.is_unpriced
         self.ledger = Ledger("USD")
-        self.ledger.restore(UsedInDay(*day, micros[day], tokens[day]) for day in micros)
+        self.ledger.restore(UsedInDay(*day, micros[day], tokens[day], unpriced[day]) for day in micros)
         self.ledger.set_budgets(self.budgets)
         for one in interrupted:
             one.reservation.settle(1_000, 1_000)
+
+    @invariant()
+    def what_was_used_is_what_the_records_say(self) -> None:
+        for owner in OWNERS:
+            for period, used in self.ledger.used(owner[0], self.now_ms, owner[1]).items():
+                mine = [one for one in self.kept if one.spent and one.is_of(*owner, period, self.now_ms)]
+                spent = [one.spent or (0, 0) for one in mine]
+                micros, tokens = (sum(each[unit] for each in spent) for unit in (0, 1))
+                assert used == (micros, tokens, sum(one.is_unpriced for one in mine))
 
     @invariant()
     def every_budget_stands_as_the_records_say(self) -> None:

@@ -182,6 +182,31 @@ def test_stop_is_idempotent() -> None:
     assert one.handle(life.Stop(), 1) == ()
 
 
+IDLE = life.Unload(frozenset({State.READY}), "idle for 9 s")
+
+
+def test_who_was_unloaded_tells_why_until_it_is_started_again() -> None:
+    one = ready()
+    one.handle(IDLE, 2)
+    assert (one.state, one.unloaded) == (State.STOPPING, IDLE.why)
+    one.handle(life.Stop(), 3)
+    one.handle(life.Gone(1), 4)
+    assert (state_of(one), one.unloaded) == (State.INITIAL, IDLE.why)
+    one.handle(life.Start(), 5)
+    assert one.unloaded is None
+    with pytest.raises(StateConflictError):
+        one.handle(IDLE, 6)
+    assert one.unloaded is None
+
+
+def test_a_stop_by_hand_does_not_tell_of_an_unload_that_came_to_nothing() -> None:
+    one = ready()
+    one.handle(IDLE, 2)
+    one.handle(life.Stuck(1, STUCK), 8)
+    one.handle(life.Stop(), 9)
+    assert (state_of(one), one.unloaded) == (State.STOPPING, None)
+
+
 def test_a_restart_is_one_stop_and_one_start() -> None:
     one = ready()
     one.handle(life.Restart(), 2)

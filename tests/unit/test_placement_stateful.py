@@ -91,8 +91,8 @@ class Nursery:
     async def start(self, name: str) -> object:
         return await self.get(name).start()
 
-    async def unload(self, name: str, states: frozenset[State]) -> object:
-        return await self.get(name).unload(states)
+    async def unload(self, name: str, states: frozenset[State], why: str) -> object:
+        return await self.get(name).unload(states, why)
 
     def hold(self, name: str, *, hold: bool) -> None:
         self.get(name).hold(hold=hold)

@@ -16,7 +16,7 @@ from supervisor.storage import usage
 from supervisor.storage.accounts import BudgetUnit, KeyRecord, Period
 from supervisor.storage.database import StorageUnavailableError
 from supervisor.storage.records import Scope
-from web.account_data import budget_data, in_flight_data, key_data, projects_data, standings
+from web.account_data import budget_data, currency_of, in_flight_data, key_data, project_data, standings
 from web.fields import TEXT_CHARACTERS
 from web.keys import SUPERVISOR
 from web.registry import HTML, Parameter, Policy, Reply, RouteTable, Schema
@@ -84,7 +84,6 @@ async def usage_page(request: web.Request) -> web.StreamResponse:
 
 
 async def _usage(request: web.Request, chosen: Mapping[str, str]) -> dict[str, Any]:
-    currency = request.app[SUPERVISOR].settings.accounting.currency
     office, stretch, project = request.app[SUPERVISOR].office, STRETCHES[chosen["stretch"]], chosen["project"] or None
     starts = stretch.starts(office.bookkeeper.now_ms())
     wanted = usage.UsageFilter(project=project, since_ms=starts[0])
@@ -96,7 +95,7 @@ async def _usage(request: web.Request, chosen: Mapping[str, str]) -> dict[str, A
         **usage_picture(sums, starts, chosen["metric"], labels),
         "project_options": _project_options([each.name for each in await office.projects()], chosen["project"]),
         "budgets": [
-            budget_data(one, currency) for one in await standings(office) if project in (None, one.budget.project)
+            budget_data(office, one) for one in await standings(office) if project in (None, one.budget.project)
         ],
         "csv": f"/admin/usage.csv?{urlencode(filters)}",
     }
@@ -189,15 +188,14 @@ def _known(request: web.Request, name: str, words: Collection[str], default: str
 
 
 async def _accounts(request: web.Request) -> dict[str, Any]:
-    currency = request.app[SUPERVISOR].settings.accounting.currency
     office = request.app[SUPERVISOR].office
     now_ms = office.bookkeeper.now_ms()
     keys = [{**key_data(key), "state": key_state(key, now_ms)} for key in reversed(await office.keys())]
     return {
-        "projects": await projects_data(office, await office.projects(), currency),
+        "projects": [project_data(office, one) for one in await office.projects()],
         "valid_keys": [key for key in keys if key["state"] == "valid"],
         "ended_keys": [key for key in keys if key["state"] != "valid"],
-        "budgets": [budget_data(one, currency) for one in await standings(office)],
+        "budgets": [budget_data(office, one) for one in await standings(office)],
     }
 
 
@@ -211,7 +209,7 @@ def key_state(key: KeyRecord, now_ms: int) -> str:
 async def _page(request: web.Request, name: str, context: dict[str, Any], load: Load) -> web.Response:
     """The page `name`, with what `load` finds in the books; where the books do not answer, `problem` says so in its place."""
     shared = {
-        "currency": request.app[SUPERVISOR].settings.accounting.currency,
+        "currency": currency_of(request.app[SUPERVISOR].office),
         "problem": None,
     }
     try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from aiohttp import web
 
 from supervisor.gateway.accounting.callers import DEFAULT_PROJECT
@@ -19,7 +17,7 @@ from web.account_bodies import (
     read_scopes,
     refuse_others,
 )
-from web.account_data import budget_data, key_data, projects_data, standings
+from web.account_data import budget_data, key_data, project_data, standings
 from web.account_schemas import LIMIT_CHANGES, LIMITS, PERIOD, SCOPE, UNIT
 from web.bodies import read_json_object
 from web.fields import text, whole
@@ -45,8 +43,8 @@ _NONE = {404: Reply("There is none of that name.", ref("Error"))}
 )
 async def list_projects(request: web.Request) -> web.Response:
     """`default` is always there: requests without a key of their own are its."""
-    known = await _office(request).projects()
-    return web.json_response({"projects": await projects_data(_office(request), known, _currency(request))})
+    office = _office(request)
+    return web.json_response({"projects": [project_data(office, one) for one in await office.projects()]})
 
 
 @routes.route(
@@ -68,7 +66,7 @@ async def add_project(request: web.Request) -> web.Response:
     document, office = await read_json_object(request, BODY_LIMIT_BYTES), _office(request)
     project = Project(text(document, "name", pattern=PROJECT_PATTERN), NO_LIMITS.changed(read_limits(document)))
     await office.add_project(project)
-    return web.json_response(await _project(request, project), status=201)
+    return web.json_response(project_data(office, project), status=201)
 
 
 @routes.route(
@@ -84,7 +82,7 @@ async def change_project(request: web.Request) -> web.Response:
     document, office = await read_json_object(request, BODY_LIMIT_BYTES), _office(request)
     refuse_others(document, PROJECT_FIELDS, "project")
     changed = await office.change_project(request.match_info["name"], read_limits(document))
-    return web.json_response(await _project(request, changed))
+    return web.json_response(project_data(_office(request), changed))
 
 
 @routes.route(
@@ -215,8 +213,8 @@ async def revoke_key(request: web.Request) -> web.Response:
 )
 async def list_budgets(request: web.Request) -> web.Response:
     """In the period of now."""
-    found, currency = await standings(_office(request)), _currency(request)
-    return web.json_response({"budgets": [budget_data(one, currency) for one in found]})
+    office = _office(request)
+    return web.json_response({"budgets": [budget_data(office, one) for one in await standings(office)]})
 
 
 @routes.route(
@@ -248,7 +246,7 @@ async def set_budget(request: web.Request) -> web.Response:
     budget = read_budget(document, whole(document, "amount", minimum=0))
     await office.set_budget(budget)
     stands = next(one for one in await standings(office) if one.budget == budget)
-    return web.json_response(budget_data(stands, _currency(request)))
+    return web.json_response(budget_data(office, stands))
 
 
 @routes.route(
@@ -272,12 +270,3 @@ async def remove_budget(request: web.Request) -> web.Response:
 
 def _office(request: web.Request) -> Office:
     return request.app[SUPERVISOR].office
-
-
-def _currency(request: web.Request) -> str:
-    return request.app[SUPERVISOR].settings.accounting.currency
-
-
-async def _project(request: web.Request, project: Project) -> dict[str, Any]:
-    (told,) = await projects_data(_office(request), [project], _currency(request))
-    return told

@@ -19,7 +19,11 @@ from web.schemas import INTEGER, NUMBER, STRING, WHO_PAYS, array, described, opt
 
 routes = RouteTable("Batches")
 
-_PROMPT: Schema = {"type": "object", "properties": {"prompt": STRING, "id": STRING}, "required": ["prompt"]}
+_PROMPT: Schema = {
+    "type": "object",
+    "properties": {"prompt": STRING, "id": STRING, "model": described(STRING, "In place of the list's.")},
+    "required": ["prompt"],
+}
 _TIMEOUT: Schema = {**NUMBER, "minimum": TIMEOUT_MIN_SECONDS, "maximum": TIMEOUT_MAX_SECONDS}
 _PROMPTS: Schema = {
     "type": "object",
@@ -42,8 +46,9 @@ _RESULT: Schema = record(
         "usage": _USAGE,
         "cost": _COST,
         "error": STRING,
+        "error_code": described(STRING, "As `error.code` where a request of its own fails: `model_not_found`, …"),
     },
-    optional_keys=("content", "usage", "cost", "error"),
+    optional_keys=("content", "usage", "cost", "error", "error_code"),
 )
 _RESULTS: Schema = record(
     {

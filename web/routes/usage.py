@@ -17,7 +17,7 @@ from supervisor.storage import usage
 from supervisor.storage.accounts import Period
 from supervisor.storage.records import Scope
 from supervisor.storage.usage import UsageFilter
-from web.account_data import binding, budget_data, in_flight_data, receipt_data
+from web.account_data import binding, budget_data, currency_of, in_flight_data, receipt_data
 from web.bodies import query_integer
 from web.calling import caller_of
 from web.fields import choice, text
@@ -75,11 +75,9 @@ async def show_usage(request: web.Request) -> web.Response:
     bookkeeper = supervisor.office.bookkeeper
     wanted = reports.period_filter(project, period, bookkeeper.now_ms())
     by_model = await supervisor.office.books.query(usage.sums, wanted, ("model",))
-    currency, key_id = supervisor.settings.accounting.currency, _own_key(request, project)
-    budgets = [budget_data(one, currency) for one in binding(supervisor.office, project, key_id)]
-    report = reports.usage_report(bookkeeper, project, period, by_model)
-    unpriced = sum(one.unpriced for one in by_model)
-    return web.json_response({**report, "currency": currency, "unpriced_requests": unpriced, "budgets": budgets})
+    bounds = binding(supervisor.office, project, _own_key(request, project))
+    budgets = [budget_data(supervisor.office, one) for one in bounds]
+    return web.json_response({**reports.usage_report(bookkeeper, project, period, by_model), "budgets": budgets})
 
 
 def _buckets_route(path: str, summary: str, *, costs: bool) -> None:
@@ -173,7 +171,7 @@ async def show_receipt(request: web.Request) -> web.Response:
     found = await supervisor.office.books.query(usage.one, identity, project)
     if found is None:
         raise NotFoundError(f"There is no request {identity[:100]!r}.", param="id")
-    return web.json_response(receipt_data(found, supervisor.settings.accounting.currency))
+    return web.json_response(receipt_data(supervisor.office, found))
 
 
 @routes.route(
@@ -232,11 +230,10 @@ async def _show_buckets(request: web.Request, *, costs: bool) -> web.Response:
     for project in chosen:
         wanted = UsageFilter(project=project, since_ms=since_ms, until_ms=end_ms)
         sums += await supervisor.office.books.query(usage.sums, wanted, [reports.GROUPS[name] for name in by], width_ms)
-    currency = supervisor.settings.accounting.currency
     has_more = end_ms < until_ms
     page = {
         "object": "page",
-        "data": reports.usage_buckets(sums, by, starts, width_ms, currency, costs=costs),
+        "data": reports.usage_buckets(sums, by, starts, width_ms, currency_of(supervisor.office), costs=costs),
         "has_more": has_more,
         "next_page": str(end_ms // MILLISECONDS) if has_more else None,
     }
@@ -278,8 +275,7 @@ async def receipts_page(
     shown, more = found[:limit], len(found) > limit
     last = shown[-1].request if more else None
     following = None if last is None else f"{last.accepted_at_ms}.{last.id}"
-    currency = supervisor.settings.accounting.currency
-    return [receipt_data(one, currency) for one in shown], following
+    return [receipt_data(supervisor.office, one) for one in shown], following
 
 
 def filter_of(query: Mapping[str, str]) -> UsageFilter:

@@ -261,7 +261,7 @@ class Placer:
     async def _cancel_deserted(self) -> None:
         for name, notes in list(self._notes.items()):
             deserted = notes.begun_at is not None and notes.is_demanded and not self._wishes.has_any(name)
-            if deserted and await self._unload(name, NOT_READY_YET):
+            if deserted and await self._unload(name, NOT_READY_YET, "nobody waited for it any more"):
                 self._publish("load_cancelled", name, "no_waiters", f"Nobody waits for {name} any more.")
 
     # Acting
@@ -273,15 +273,16 @@ class Placer:
             await self._load(decision.load, is_demanded=True)
 
     async def _evict(self, eviction: Eviction, tenants: Iterable[Tenant], machine: MachineMemory) -> None:
+        why = f"it made room for {eviction.target}"
         for tenant in tenants:
-            if tenant.name in eviction.victims and await self._unload(tenant.name, UNLOADABLE):
+            if tenant.name in eviction.victims and await self._unload(tenant.name, UNLOADABLE, why):
                 self._debts.incur(machine, [tenant])
                 message = f"{tenant.name} makes room for {eviction.target}: {eviction.lack.text}."
                 self._publish("evicted", tenant.name, eviction.lack.reason, message, **{"for": eviction.target})
 
     async def _rest(self, name: str, tenants: Iterable[Tenant], machine: MachineMemory) -> None:
         own = self._survey.settings_of(name)
-        if own is not None and await self._unload(name, READY_ONLY):
+        if own is not None and await self._unload(name, READY_ONLY, f"idle for {own.ttl_seconds:g} s"):
             self._debts.incur(machine, [tenant for tenant in tenants if tenant.name == name])
             self._publish("unloaded", name, "idle", f"{name} had no request for {own.ttl_seconds:g} s (`ttl_seconds`).")
 
@@ -295,12 +296,12 @@ class Placer:
             notes.begun_at = None
             logger.debug("%s was not started: %s", name, error)
 
-    async def _unload(self, name: str, states: frozenset[State]) -> bool:
+    async def _unload(self, name: str, states: frozenset[State], why: str) -> bool:
         """Whether it leaves; not so when a request was quicker, or somebody else."""
         notes = self._notes.setdefault(name, Notes())
         notes.is_leaving = True
         try:
-            await self._fleet.unload(name, states)
+            await self._fleet.unload(name, states, why)
         except LlamavisorError as error:
             notes.is_leaving = False
             if isinstance(error, StateConflictError):

@@ -131,7 +131,7 @@ class Booking:
             **facts,
         )
         self._admission.settle(tokens, now)
-        self._reservation.settle(cost or 0, tokens)
+        self._reservation.settle(cost, tokens)
         if usage.source is FROM_ENGINE and outcome == OK:
             books.estimator.learn(request.project, request.endpoint, request.surface, self._body_length, usage)
         books.journal.settle(settlement)

@@ -22,6 +22,14 @@ KEPT_DAYS = 62
 UNIT_MICROS = BudgetUnit.MICROS
 
 
+class Used(NamedTuple):
+    """What the requests that were settled came to. `unpriced_requests` of them used tokens that have no price: `micros` is without those."""
+
+    micros: int = 0
+    tokens: int = 0
+    unpriced_requests: int = 0
+
+
 class _Use(NamedTuple):
     """What is used, and held back, over some time."""
 
@@ -29,6 +37,7 @@ class _Use(NamedTuple):
     spent_tokens: int = 0
     reserved_micros: int = 0
     reserved_tokens: int = 0
+    unpriced_requests: int = 0
 
 
 class _Day:
@@ -39,6 +48,7 @@ class _Day:
     def __init__(self) -> None:
         self.spent_micros = self.spent_tokens = 0
         self.reserved_micros = self.reserved_tokens = 0
+        self.unpriced_requests = 0
 
 
 class _Today(NamedTuple):
@@ -112,16 +122,21 @@ class Reservation:
             day.reserved_micros += micros
             day.reserved_tokens += tokens
 
-    def settle(self, micros: int, tokens: int) -> bool:
-        """Count what was really used, on the day of the reservation; more than was held back is counted as well. False: it was settled before."""
+    def settle(self, micros: int | None, tokens: int) -> bool:
+        """Count what was really used, on the day of the reservation; more than was held back is counted as well. False: it was settled before.
+
+        `micros` None: the tokens have no price.
+        """
         if not self._is_open:
             return False
         self._is_open = False
+        spent, unpriced = micros or 0, 1 if micros is None and tokens else 0
         for purse, day in self._counted:
             day.reserved_micros -= self.micros
             day.reserved_tokens -= self.tokens
-            day.spent_micros += micros
+            day.spent_micros += spent
             day.spent_tokens += tokens
+            day.unpriced_requests += unpriced
             if day is not purse.today:
                 purse.forget_sums()
         return True
@@ -172,6 +187,7 @@ class Ledger:
                 day = purse.day(row.day_start_ms)
                 day.spent_micros += row.micros
                 day.spent_tokens += row.tokens
+                day.unpriced_requests += row.unpriced_requests
                 purse.forget_sums()
 
     def reserve(self, project: str, key_id: str | None, micros: int | None, tokens: int, now_ms: int) -> Reservation:
@@ -195,11 +211,14 @@ class Ledger:
         purse = self._known(project, key_id, now_ms)
         return () if purse is None else tuple(self._status(purse, at, budget) for at, budget in purse.budgets)
 
-    def used(self, project: str, now_ms: int, key_id: str | None = None) -> Mapping[Period, tuple[int, int]]:
-        """Micro-units and tokens that the project (or the key) has settled in each period of now."""
+    def used(self, project: str, now_ms: int, key_id: str | None = None) -> Mapping[Period, Used]:
+        """What the project (or the key) has settled in each period of now."""
         purse = self._known(project, key_id, now_ms)
         uses = [_Use() if purse is None else purse.use(at) for at in range(len(PERIODS))]
-        return {period: (use.spent_micros, use.spent_tokens) for period, use in zip(PERIODS, uses, strict=True)}
+        return {
+            period: Used(use.spent_micros, use.spent_tokens, use.unpriced_requests)
+            for period, use in zip(PERIODS, uses, strict=True)
+        }
 
     def _turn(self, now_ms: int) -> None:
         if not self._today.start_ms <= now_ms < self._today.end_ms:
@@ -275,6 +294,7 @@ def _added(use: _Use, day: _Day) -> _Use:
         use.spent_tokens + day.spent_tokens,
         use.reserved_micros + day.reserved_micros,
         use.reserved_tokens + day.reserved_tokens,
+        use.unpriced_requests + day.unpriced_requests,
     )
 
 

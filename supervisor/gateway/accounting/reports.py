@@ -28,15 +28,20 @@ def period_filter(project: str, period: Period, now_ms: int) -> UsageFilter:
 
 
 def usage_report(bookkeeper: Bookkeeper, project: str, period: Period, by_model: Sequence[UsageSum]) -> dict[str, Any]:
-    """`GET /v1/usage`: totals, by model, and the budget of that period of which the least is left, if there is one."""
+    """`GET /v1/usage`: totals, by model, and the budget of that period of which the least is left, if there is one.
+
+    Costs are in units of the currency; beside each are its micro-units, which budgets in money are counted in.
+    """
+    total_micros = sum(one.cost_micros for one in by_model)
     report: dict[str, Any] = {
         "project_id": project,
         "period": period.value,
         "total_tokens": sum(one.total_tokens for one in by_model),
-        "total_cost": cost_number(sum(one.cost_micros for one in by_model)),
-        "by_model": {
-            str(one.group[0]): {"tokens": one.total_tokens, "cost": _cost(one)} for one in by_model if one.total_tokens
-        },
+        "total_cost": cost_number(total_micros),
+        "total_cost_micros": total_micros,
+        "currency": bookkeeper.ledger.currency,
+        "unpriced_requests": sum(one.unpriced for one in by_model),
+        "by_model": {str(one.group[0]): _of_model(one) for one in by_model if one.total_tokens},
     }
     budget = tightest(bookkeeper, project, period)
     if budget is not None:
@@ -159,9 +164,10 @@ def _cost_result(one: UsageSum, group: Mapping[str, Any], currency: str) -> dict
     }
 
 
-def _cost(one: UsageSum) -> float | None:
+def _of_model(one: UsageSum) -> dict[str, Any]:
     """Nothing is said of the cost where some of it is not known."""
-    return None if one.unpriced else cost_number(one.cost_micros)
+    micros = None if one.unpriced else one.cost_micros
+    return {"tokens": one.total_tokens, "cost": cost_number(micros), "cost_micros": micros}
 
 
 def _iso(at_ms: int) -> str:

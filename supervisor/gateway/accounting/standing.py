@@ -12,13 +12,13 @@ from supervisor.storage.accounts import BudgetUnit, Period
 def budget_status(bookkeeper: Bookkeeper, caller: Caller) -> BudgetStatus:
     """In tokens: the month's use, and the limit and the rest of that budget in tokens of which the least is left (None: there is none)."""
     now_ms, ledger = bookkeeper.now_ms(), bookkeeper.ledger
-    micros, tokens = ledger.used(caller.project, now_ms)[Period.MONTH]
+    used = ledger.used(caller.project, now_ms)[Period.MONTH]
     standings = [*ledger.budget_status(caller.project, now_ms)]
     if caller.key_id is not None:
         standings += ledger.budget_status(caller.project, now_ms, caller.key_id)
     least = _least([standing for standing in standings if standing.budget.unit is BudgetUnit.TOKENS])
     limit = None if least is None else least.budget.amount
-    return BudgetStatus(tokens, micros, limit, None if least is None else least.remaining)
+    return BudgetStatus(used.tokens, used.micros, limit, None if least is None else least.remaining)
 
 
 def tightest(bookkeeper: Bookkeeper, project: str, period: Period) -> Standing | None:

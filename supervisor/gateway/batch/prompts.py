@@ -15,12 +15,14 @@ from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.batch.asking import Asks, reply_of
 from supervisor.gateway.batch.turns import Turns
 from supervisor.gateway.calls import CHAT, Call
+from supervisor.gateway.costs import cost_number
+from supervisor.gateway.deadline import AnswerDeadlineError
 from supervisor.gateway.exchange import Answer
+from supervisor.gateway.losses import ENGINE_ERROR, IncompleteAnswerError, code_in
 from supervisor.request_fields import refuse, shown
 
 PROMPTS_MAX = 1_000
 TIMEOUT_MIN_SECONDS, TIMEOUT_MAX_SECONDS = 1.0, 300.0
-MICROS = 1_000_000
 
 CostOf = Callable[[Answer], int | None]
 """What an answer costs, in micro-units; None when its model has no price."""
@@ -28,10 +30,11 @@ CostOf = Callable[[Answer], int | None]
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One of the list. `id` is the client's, or its number in the list, from 1."""
+    """One of the list. `id` is the client's, or its number in the list, from 1; `model` None: that of the list."""
 
     id: str
     text: str
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +48,14 @@ class PromptList:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of a prompt: `content` and `usage`, or `error`. `cost_micros` is None for an answer without a price."""
+    """What came of a prompt: `content` and `usage`, or `error` and its code. `cost_micros` is None for an answer without a price."""
 
     prompt: Prompt
     content: str | None = None
     usage: Mapping[str, int] | None = None
     cost_micros: int | None = None
     error: str | None = None
+    error_code: str | None = None
 
     @property
     def is_completed(self) -> bool:
@@ -62,8 +66,8 @@ class Result:
         """Its JSON; what does not apply is left out."""
         named = {"id": self.prompt.id, "prompt": self.prompt.text}
         if not self.is_completed:
-            return {**named, "status": "failed", "error": self.error}
-        told = {"content": self.content, "usage": self.usage, "cost": _money(self.cost_micros)}
+            return {**named, "status": "failed", "error": self.error, "error_code": self.error_code}
+        told = {"content": self.content, "usage": self.usage, "cost": cost_number(self.cost_micros)}
         return {**named, "status": "completed", **told}
 
 
@@ -73,7 +77,7 @@ def read_prompts(document: Mapping[str, Any]) -> PromptList:
     if not isinstance(given, list) or not 0 < len(given) <= PROMPTS_MAX:
         raise refuse("prompts", f"must be a list of 1 to {PROMPTS_MAX} prompts.")
     prompts = tuple(_prompt(index, each) for index, each in enumerate(given))
-    model = _text_or_none(document, "model")
+    model = _text_or_none(document, "model", "model")
     timeout_seconds = document.get("timeout")
     if timeout_seconds is not None and not _is_timeout(timeout_seconds):
         extent = f"from {TIMEOUT_MIN_SECONDS:g} to {TIMEOUT_MAX_SECONDS:g}"
@@ -84,17 +88,16 @@ def read_prompts(document: Mapping[str, Any]) -> PromptList:
 def _prompt(index: int, given: object) -> Prompt:
     if not isinstance(given, dict) or not isinstance(given.get("prompt"), str):
         raise refuse(f"prompts[{index}]", f"must be an object with a `prompt`, not {shown(given)}.")
-    name = given.get("id")
-    if name is not None and not isinstance(name, str):
-        raise refuse(f"prompts[{index}].id", f"must be a string, not {shown(name)}.")
-    return Prompt(str(index + 1) if name is None else name, given["prompt"])
+    name = _text_or_none(given, "id", f"prompts[{index}].id")
+    model = _text_or_none(given, "model", f"prompts[{index}].model")
+    return Prompt(str(index + 1) if name is None else name, given["prompt"], model or None)
 
 
-def _text_or_none(document: Mapping[str, Any], name: str) -> str | None:
+def _text_or_none(document: Mapping[str, Any], name: str, shown_name: str) -> str | None:
     value = document.get(name)
     if value is None or isinstance(value, str):
         return value
-    raise refuse(name, f"must be a string, not {shown(value)}.")
+    raise refuse(shown_name, f"must be a string, not {shown(value)}.")
 
 
 def _is_timeout(value: object) -> bool:
@@ -113,13 +116,9 @@ def summary(results: list[Result]) -> dict[str, Any]:
         "completed": len(completed),
         "failed": len(results) - len(completed),
         "results": [result.to_wire() for result in results],
-        "total_cost": _money(sum(known) if len(known) == len(costs) else None),
+        "total_cost": cost_number(sum(known) if len(known) == len(costs) else None),
         "total_tokens": sum(result.usage["total_tokens"] for result in completed if result.usage),
     }
-
-
-def _money(micros: int | None) -> float | None:
-    return None if micros is None else micros / MICROS
 
 
 async def answer_prompts(wanted: PromptList, caller: Caller, asks: Asks, turns: Turns, cost_of: CostOf) -> list[Result]:
@@ -127,7 +126,7 @@ async def answer_prompts(wanted: PromptList, caller: Caller, asks: Asks, turns: 
 
     async def answer(prompt: Prompt) -> Result:
         async with turns.turn():
-            return await _answered(prompt, wanted.model, caller, asks, cost_of)
+            return await _answered(prompt, prompt.model or wanted.model, caller, asks, cost_of)
 
     tasks = [
         asyncio.create_task(answer(prompt), name=f"prompt:{number}") for number, prompt in enumerate(wanted.prompts)
@@ -140,7 +139,7 @@ async def answer_prompts(wanted: PromptList, caller: Caller, asks: Asks, turns: 
         await asyncio.wait(tasks)
     late = f"It was not answered within {wanted.timeout_seconds or 0:g} s."
     return [
-        Result(prompt, error=late) if task.cancelled() else task.result()
+        Result(prompt, error=late, error_code=AnswerDeadlineError.code) if task.cancelled() else task.result()
         for prompt, task in zip(wanted.prompts, tasks, strict=True)
     ]
 
@@ -152,21 +151,23 @@ async def _answered(prompt: Prompt, model: str, caller: Caller, asks: Asks, cost
     try:
         answer = await asks(call, caller, None)
     except LlamavisorError as error:
-        return Result(prompt, error=str(error))
+        return Result(prompt, error=str(error), error_code=error.code)
     reply = reply_of(answer, request_id)
     if not reply.is_answer:
-        return Result(prompt, error=_message_in(reply.document))
+        return _failed(prompt, reply.document)
     try:
         content = reply.document["choices"][0]["message"]["content"]
         return Result(prompt, content or "", _usage_in(reply.document), cost_of(answer))
     except (KeyError, IndexError, TypeError):
-        return Result(prompt, error="The engine's answer holds no message.")
+        return Result(prompt, error="The engine's answer holds no message.", error_code=IncompleteAnswerError.code)
 
 
-def _message_in(document: Mapping[str, Any]) -> str:
-    error = document.get("error")
-    message = error.get("message") if isinstance(error, dict) else None
-    return message if isinstance(message, str) else "The engine failed without a word."
+def _failed(prompt: Prompt, document: Mapping[str, Any]) -> Result:
+    told = document.get("error")
+    words = told if isinstance(told, dict) else {}
+    message = words.get("message")
+    text = message if isinstance(message, str) else "The engine failed without a word."
+    return Result(prompt, error=text, error_code=code_in(words) or ENGINE_ERROR)
 
 
 def _usage_in(document: Mapping[str, Any]) -> Mapping[str, int]:
