@@ -82,7 +82,7 @@ async def change_project(request: web.Request) -> web.Response:
     document, office = await read_json_object(request, BODY_LIMIT_BYTES), _office(request)
     refuse_others(document, PROJECT_FIELDS, "project")
     changed = await office.change_project(request.match_info["name"], read_limits(document))
-    return web.json_response(project_data(_office(request), changed))
+    return web.json_response(project_data(office, changed))
 
 
 @routes.route(
