@@ -34,7 +34,8 @@ class GatewaySettings(StrictModel):
         4 * 1024**2, description="Events kept of each such stream; the oldest go first, and cannot be read again."
     )
     resume_streams: Count = Field(
-        64, description="Such streams kept at once; beyond that, streams end with their clients."
+        64,
+        description="Such streams kept at once, at most half of them of one key; beyond that, streams end with their clients.",
     )
     fallbacks: dict[Text, tuple[Text, ...]] = Field(
         default_factory=dict,

@@ -176,11 +176,11 @@ class ResumableStreams:
     def begin(self, call: Call, caller: Caller, seconds: float) -> ResumableStream | None:
         """Send a request whose answer outlives its client by `seconds`, at most `gateway.resume_seconds`.
 
-        None when it cannot: it is switched off, or too many are kept already and needed all.
+        None when it cannot: it is switched off, or too many are kept already and needed all. One key has half of them at most.
         """
         settings = self._settings()
-        seconds = min(seconds, settings.resume_seconds)
-        if seconds <= 0 or not self._make_room(settings.resume_streams):
+        seconds, most = min(seconds, settings.resume_seconds), settings.resume_streams
+        if seconds <= 0 or not self._make_room(most, Owner.of(caller)):
             return None
         stream = ResumableStream(call, caller, seconds, settings.resume_bytes, self._clock)
         self._streams[stream.id] = stream
@@ -223,11 +223,19 @@ class ResumableStreams:
         if tasks:
             await asyncio.wait(tasks)
 
-    def _make_room(self, most: int) -> bool:
-        while len(self._streams) >= most:
-            old = displaced(self._streams.values())
+    def _make_room(self, most: int, owner: Owner) -> bool:
+        """For one more of that owner, by streams that have ended: first of its own share, then of all."""
+        share = most if owner.key_id is None else max(1, most // 2)
+        return self._thin(share, lambda stream: stream.owner == owner) and self._thin(most, lambda _: True)
+
+    def _thin(self, most: int, counts: Callable[[ResumableStream], bool]) -> bool:
+        """Forget streams that have ended until fewer than `most` of those that count are kept; False when those that are left are needed."""
+        counted = [stream for stream in self._streams.values() if counts(stream)]
+        while len(counted) >= most:
+            old = displaced(counted)
             if old is None:
                 return False
+            counted.remove(old)
             self.stop(old)
         return True
 

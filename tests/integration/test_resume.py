@@ -223,12 +223,25 @@ async def test_it_is_stopped(door: Door) -> None:
     assert record["usage"]["completion_tokens"] >= 1
 
 
+async def new_key(door: Door) -> dict[str, str]:
+    """The header of a key that may call models."""
+    mine = {"Authorization": f"Bearer {ADMIN}"}
+    async with door.session.post(f"{door.url}/admin/keys", json={"scopes": ["inference"]}, headers=mine) as response:
+        return {"Authorization": f"Bearer {(await response.json())['key']}"}
+
+
+async def test_one_key_has_at_most_half_of_what_is_kept(door: Door) -> None:
+    await open_slow(door, api_key=ADMIN, gateway={"resume_streams": 4})
+    one, other = await new_key(door), await new_key(door)
+    async with post(door, **one) as first, post(door, **one) as second, post(door, **one) as third:
+        assert [STREAM_ID in response.headers for response in (first, second, third)] == [True, True, False]
+        async with post(door, **other) as fourth:
+            assert STREAM_ID in fourth.headers
+
+
 async def test_another_key_sees_nothing_of_it(door: Door) -> None:
     await open_slow(door, api_key=ADMIN)
-    mine = {"Authorization": f"Bearer {ADMIN}"}
-    fields = {"scopes": ["inference"]}
-    async with door.session.post(f"{door.url}/admin/keys", json=fields, headers=mine) as response:
-        theirs = {"Authorization": f"Bearer {(await response.json())['key']}"}
+    mine, theirs = {"Authorization": f"Bearer {ADMIN}"}, await new_key(door)
     async with post(door, **theirs) as stream:
         for method in ("GET", "DELETE"):
             async with join(door, stream.headers[STREAM_ID], method=method, headers=mine) as response:
