@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
@@ -24,21 +24,31 @@ _OF_SETTLEMENT = _COLUMNS[_COLUMNS.index("outcome") :]
 
 @dataclass(frozen=True, slots=True)
 class UsageFilter:
-    """Which records: accepted from `since_ms` (inclusive) until `until_ms` (exclusive); None: whichever."""
+    """Which records: of any of these projects, keys, models, surfaces (none named: of all), from `since_ms` (inclusive) until `until_ms` (exclusive).
 
-    project: str | None = None
-    key_id: str | None = None
-    model: str | None = None
+    `is_batch`: whether they are a batch's (None: either); `has_tokens`: only those that used any.
+    """
+
+    projects: tuple[str, ...] = ()
+    key_ids: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    surfaces: tuple[str, ...] = ()
     outcome: str | None = None
+    is_batch: bool | None = None
+    has_tokens: bool = False
     since_ms: int | None = None
     until_ms: int | None = None
 
     def clauses(self) -> list[sa.ColumnElement[bool]]:
         """For WHERE."""
-        wanted = {table.c.project: self.project, table.c.key_id: self.key_id, table.c.outcome: self.outcome}
-        clauses = [column == value for column, value in wanted.items() if value is not None]
-        if self.model is not None:
-            clauses.append(_model_column() == self.model)
+        chosen = {"project": self.projects, "key_id": self.key_ids, "model": self.models, "surface": self.surfaces}
+        clauses: list[sa.ColumnElement[bool]] = [_column(name).in_(values) for name, values in chosen.items() if values]
+        if self.outcome is not None:
+            clauses.append(table.c.outcome == self.outcome)
+        if self.is_batch is not None:
+            clauses.append(_column("batch") == self.is_batch)
+        if self.has_tokens:
+            clauses.append(_tokens() > 0)
         if self.since_ms is not None:
             clauses.append(table.c.accepted_at_ms >= self.since_ms)
         if self.until_ms is not None:
@@ -135,7 +145,9 @@ def record_of(row: Row[Any]) -> UsageRecord:
 
 def one(connection: Connection, identity: str, project: str | None = None) -> UsageRecord | None:
     """The record of that id: ours, or (the newest) the client's; `project`: only that project's."""
-    seen = sa.select(table).where(*UsageFilter(project=project).clauses())
+    seen = sa.select(table)
+    if project is not None:
+        seen = seen.where(table.c.project == project)
     own = connection.execute(seen.where(table.c.id == identity)).first()
     if own is None:
         query = seen.where(table.c.client_request_id == identity).order_by(table.c.accepted_at_ms.desc())
@@ -153,21 +165,24 @@ def page(
     return [record_of(row) for row in connection.execute(query.limit(limit))]
 
 
-def every(connection: Connection, wanted: UsageFilter) -> Iterator[UsageRecord]:
-    """All of them, oldest first, without holding them all."""
+def page_forward(
+    connection: Connection, wanted: UsageFilter, limit: int, after: tuple[int, str] | None = None
+) -> list[UsageRecord]:
+    """As `page`, oldest first: `after` is of the last one of the page before."""
     query = sa.select(table).where(*wanted.clauses()).order_by(table.c.accepted_at_ms, table.c.id)
-    for row in connection.execution_options(yield_per=1_000).execute(query):
-        yield record_of(row)
+    if after is not None:
+        query = query.where(sa.tuple_(table.c.accepted_at_ms, table.c.id) > sa.tuple_(*after))
+    return [record_of(row) for row in connection.execute(query.limit(limit))]
 
 
 def sums(
     connection: Connection, wanted: UsageFilter, by: Sequence[str] = (), bucket_ms: int | None = None
 ) -> list[UsageSum]:
-    """Settled records added up by any of `project`, `key_id`, `model`, `endpoint`, `outcome`, `batch_id`, and by time in steps of `bucket_ms`.
+    """Settled records added up by `project`, `key_id`, `model`, `endpoint`, `outcome`, `batch` (is it one's?), by time in steps of `bucket_ms`.
 
     `group` holds the values in the order of `by`, after the beginning of the bucket (Unix ms) where there are buckets.
     """
-    columns: list[sa.ColumnElement[Any]] = [_model_column() if name == "model" else table.c[name] for name in by]
+    columns: list[sa.ColumnElement[Any]] = [_column(name) for name in by]
     if bucket_ms is not None:
         columns.insert(0, table.c.accepted_at_ms - table.c.accepted_at_ms % bucket_ms)
     figures = (
@@ -187,8 +202,8 @@ def sums(
 
 def unpriced_requests() -> sa.ColumnElement[int]:
     """How many of the records used tokens that have no price: an aggregate, for SELECT."""
-    tokens = table.c.prompt_tokens + table.c.completion_tokens
-    return sa.func.coalesce(sa.func.sum(sa.case((table.c.cost_micros.is_(None) & (tokens > 0), 1), else_=0)), 0)
+    is_unpriced = table.c.cost_micros.is_(None) & (_tokens() > 0)
+    return sa.func.coalesce(sa.func.sum(sa.case((is_unpriced, 1), else_=0)), 0)
 
 
 def forget(connection: Connection, before_ms: int) -> int:
@@ -201,8 +216,15 @@ def forget(connection: Connection, before_ms: int) -> int:
     return connection.execute(table.delete().where(table.c.id.in_(old))).rowcount
 
 
-def _model_column() -> sa.ColumnElement[Any]:
-    return sa.func.coalesce(table.c.model, table.c.endpoint)
+def _column(name: str) -> sa.ColumnElement[Any]:
+    """What records are chosen and added up by."""
+    if name == "model":
+        return sa.func.coalesce(table.c.model, table.c.endpoint)
+    return table.c.batch_id.is_not(None) if name == "batch" else table.c[name]
+
+
+def _tokens() -> sa.ColumnElement[int]:
+    return table.c.prompt_tokens + table.c.completion_tokens
 
 
 def _settled(settlement: Settlement) -> tuple[Any, ...]:

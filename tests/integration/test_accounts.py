@@ -150,6 +150,10 @@ BAD_FIELDS: tuple[tuple[str, str, object, str | None], ...] = (
     ("/v1/usage?period=year", "GET", None, "period"),
     ("/v1/organization/costs", "GET", None, "start_time"),
     ("/v1/organization/costs?start_time=0&bucket_width=1s", "GET", None, "bucket_width"),
+    ("/v1/organization/costs?start_time=0&group_by=model", "GET", None, "group_by"),
+    ("/v1/organization/usage/completions?start_time=0&batch=maybe", "GET", None, "batch"),
+    ("/v1/organization/usage/completions?start_time=0&user_ids=me", "GET", None, "user_ids"),
+    ("/v1/usage?project_id=nobody", "GET", None, "project_id"),
     ("/admin/requests?after=x", "GET", None, "after"),
 )
 
@@ -505,6 +509,45 @@ async def test_usage_is_told_in_each_shape(door: Door) -> None:
     assert len(rows) == 3
     assert sum(int(row["cost_micros"]) for row in rows) == usage["total_cost_micros"]
     assert sum(one["cost_micros"] for one in usage["by_model"].values()) == round(usage["total_cost"] * 1_000_000)
+
+
+async def test_organization_usage_is_chosen_and_divided(door: Door) -> None:
+    await open_with(door)
+    await call(door, "POST", "/admin/projects", {"name": "other"})
+    mine, theirs = await made(door), await made(door, project="other")
+    for key, times in ((mine, 2), (theirs, 3)):
+        for _ in range(times):
+            assert (await ask(door, key["key"]))[0] == 200
+        assert (await ask(door, key["key"], {**HELLO, "model": "nobody"}))[0] == 404
+    # It leaves a record, without tokens.
+    assert (await call(door, "POST", "/v1/tokenize", {"text": "Hello"}, key=mine["key"]))[0] == 501
+
+    async def results(what: str, query: str) -> list[dict[str, Any]]:
+        status, told = await call(door, "GET", f"/v1/organization/{what}?start_time={int(time.time()) - 3_600}&{query}")
+        assert status == 200, told
+        return [one for bucket in told["data"] for one in bucket["results"]]
+
+    async def requests(query: str) -> list[int]:
+        return [one["num_model_requests"] for one in await results("usage/completions", query)]
+
+    assert await requests("project_ids=default&project_ids=other") == [5]
+    assert await requests("project_ids=other&group_by=project_id") == [3]
+    assert await requests(f"api_key_ids={mine['id']}") == [2]
+    assert await requests("models=nobody") == []
+    assert await requests("batch=true") == []
+    assert [one["batch"] for one in await results("usage/completions", "group_by=batch")] == [False]
+    costs = await results("costs", "group_by=line_item,api_key_id")
+    assert sorted(one["api_key_id"] for one in costs) == sorted([mine["id"], theirs["id"]])
+    assert all(one["line_item"] and one["unpriced_requests"] == 0 for one in costs)
+
+
+async def test_a_table_of_many_records_comes_in_pieces(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("web.routes.usage.CSV_RECORDS", 2)
+    await open_with(door)
+    key = (await made(door))["key"]
+    asked = [(await ask(door, key))[2]["x-llamavisor-request-id"] for _ in range(5)]
+    async with door.session.get(f"{door.url}/admin/usage.csv") as response:
+        assert [row["id"] for row in csv.DictReader(io.StringIO(await response.text()))] == asked
 
 
 async def test_keys_and_spending_outlive_a_restart(door: Door) -> None:

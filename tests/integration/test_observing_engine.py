@@ -37,7 +37,7 @@ async def records(door: Door, count: int) -> list[UsageRecord]:
     """The settled records in the books, once there are `count`."""
     books = door.house.supervisor.office.books
     for _ in range(TRIES):
-        found = await books.query(lambda connection: list(usage.every(connection, UsageFilter())))
+        found = await books.query(lambda connection: usage.page_forward(connection, UsageFilter(), 1_000))
         settled = [one for one in found if one.settlement is not None]
         if len(settled) >= count:
             return settled

@@ -86,7 +86,7 @@ async def usage_page(request: web.Request) -> web.StreamResponse:
 async def _usage(request: web.Request, chosen: Mapping[str, str]) -> dict[str, Any]:
     office, stretch, project = request.app[SUPERVISOR].office, STRETCHES[chosen["stretch"]], chosen["project"] or None
     starts = stretch.starts(office.bookkeeper.now_ms())
-    wanted = usage.UsageFilter(project=project, since_ms=starts[0])
+    wanted = usage.UsageFilter((project,) if project else (), since_ms=starts[0])
     sums = await office.books.query(usage.sums, wanted, (GROUPS[chosen["by"]][0],), stretch.width_ms)
     known = office.bookkeeper.key_labels
     labels: dict[str | None, str] = {key: f"{label} ({key})" for key, label in known.items() if label}

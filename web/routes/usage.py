@@ -1,8 +1,7 @@
-"""What was used: totals, OpenAI's organization usage and costs, the requests one by one, receipts, CSV."""
+"""What was used: totals, the requests one by one, receipts, CSV."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +16,7 @@ from supervisor.storage import usage
 from supervisor.storage.accounts import Period
 from supervisor.storage.records import Scope
 from supervisor.storage.usage import UsageFilter
-from web.account_data import binding, budget_data, currency_of, in_flight_data, receipt_data
+from web.account_data import binding, budget_data, in_flight_data, receipt_data
 from web.bodies import query_integer
 from web.calling import caller_of
 from web.fields import choice, text
@@ -30,7 +29,7 @@ routes = RouteTable("Usage")
 CSV = "text/csv"
 PAGE_DEFAULT = 50
 PAGE_MOST = 500
-BUCKETS_MOST = {"1m": 1_440, "1h": 168, "1d": 400}
+CSV_RECORDS = 1_000
 MILLISECONDS = 1_000
 LARGEST_SECONDS = 10**11
 _BAD = {400: Reply("A parameter is wrong; `error.param` names it.", ref("Error"))}
@@ -65,6 +64,7 @@ FILTERS = (
         200: Reply("Totals, by model, and the budget if there is one.", ref("Usage")),
         **_BAD,
         **_FOREIGN,
+        404: Reply("There is no such project, and never was one.", ref("Error")),
         **_GONE,
     },
 )
@@ -75,39 +75,11 @@ async def show_usage(request: web.Request) -> web.Response:
     bookkeeper = supervisor.office.bookkeeper
     wanted = reports.period_filter(project, period, bookkeeper.now_ms())
     by_model = await supervisor.office.books.query(usage.sums, wanted, ("model",))
+    if not by_model and project not in bookkeeper.projects:
+        raise NotFoundError(f"There is no project {project!r}.", param="project_id")
     bounds = binding(supervisor.office, project, _own_key(request, project))
     budgets = [budget_data(supervisor.office, one) for one in bounds]
     return web.json_response({**reports.usage_report(bookkeeper, project, period, by_model), "budgets": budgets})
-
-
-def _buckets_route(path: str, summary: str, *, costs: bool) -> None:
-    @routes.route(
-        "GET",
-        path,
-        summary=summary,
-        policy=Policy.READ,
-        parameters=(
-            Parameter("start_time", "Unix seconds.", INTEGER, required=True),
-            Parameter("end_time", "Unix seconds; left out, now.", INTEGER),
-            Parameter(
-                "bucket_width",
-                "How long each bucket is.",
-                {"type": "string", "enum": list(reports.BUCKET_SECONDS), "default": "1d"},
-            ),
-            Parameter("group_by", "Any of project_id, api_key_id, model; several times, or with commas.", STRING),
-            Parameter("project_ids", "Only these; the same.", STRING),
-            Parameter("limit", "Buckets a page.", INTEGER),
-            Parameter("page", "`next_page` of the page before.", STRING),
-        ),
-        responses={200: Reply("OpenAI's page of buckets.", ref("BucketPage")), **_BAD, **_GONE},
-    )
-    async def show(request: web.Request) -> web.Response:
-        """As OpenAI's administration API answers it; empty buckets are there too."""
-        return await _show_buckets(request, costs=costs)
-
-
-_buckets_route("/v1/organization/usage/completions", "Usage by time, as OpenAI tells it", costs=False)
-_buckets_route("/v1/organization/costs", "Costs by time, as OpenAI tells them", costs=True)
 
 
 @routes.route(
@@ -202,69 +174,20 @@ async def list_requests(request: web.Request) -> web.Response:
     parameters=FILTERS,
     responses={200: Reply("A line a request, oldest first.", STRING, CSV), **_BAD, **_GONE},
 )
-async def export(request: web.Request) -> web.Response:
+async def export(request: web.Request) -> web.StreamResponse:
     """The columns are those of a receipt; texts that a spreadsheet would take for formulas are quoted with an apostrophe."""
-    books = request.app[SUPERVISOR].office.books
-    wanted = filter_of(request.query)
-    body = await books.query(lambda connection: "".join(reports.csv_lines(usage.every(connection, wanted))))
-    headers = {"Content-Disposition": 'attachment; filename="llamavisor-usage.csv"'}
-    return web.Response(text=body, content_type=CSV, headers=headers)
-
-
-async def _show_buckets(request: web.Request, *, costs: bool) -> web.Response:
-    supervisor: Supervisor = request.app[SUPERVISOR]
-    width = request.query.get("bucket_width", "1d")
-    if width not in reports.BUCKET_SECONDS:
-        raise MalformedRequestError(
-            f"`bucket_width` must be one of {', '.join(reports.BUCKET_SECONDS)}.", param="bucket_width"
-        )
-    width_ms = reports.BUCKET_SECONDS[width] * MILLISECONDS
-    since_ms, until_ms = _span(request.query, width_ms)
-    limit = query_integer(request.query, "limit", 7, minimum=1, maximum=BUCKETS_MOST[width])
-    starts = list(range(since_ms - since_ms % width_ms, until_ms, width_ms))[:limit]
-    end_ms = min(until_ms, starts[-1] + width_ms) if starts else until_ms
-    by = _groups(request)
-    projects = _list(request, "project_ids")
-    sums = []
-    chosen: list[str | None] = [*projects] or [None]
-    for project in chosen:
-        wanted = UsageFilter(project=project, since_ms=since_ms, until_ms=end_ms)
-        sums += await supervisor.office.books.query(usage.sums, wanted, [reports.GROUPS[name] for name in by], width_ms)
-    has_more = end_ms < until_ms
-    page = {
-        "object": "page",
-        "data": reports.usage_buckets(sums, by, starts, width_ms, currency_of(supervisor.office), costs=costs),
-        "has_more": has_more,
-        "next_page": str(end_ms // MILLISECONDS) if has_more else None,
-    }
-    return web.json_response(page)
-
-
-def _span(query: Mapping[str, str], width_ms: int) -> tuple[int, int]:
-    if "start_time" not in query:
-        raise MalformedRequestError("`start_time` must be given, in Unix seconds.", param="start_time")
-    since = query_integer(query, "start_time", 0, minimum=0, maximum=LARGEST_SECONDS)
-    if "page" in query:
-        since = query_integer(query, "page", 0, minimum=since, maximum=LARGEST_SECONDS)
-    until = query_integer(query, "end_time", int(time.time()) + 1, minimum=0, maximum=LARGEST_SECONDS)
-    if until <= since:
-        raise MalformedRequestError("`end_time` must be after `start_time`.", param="end_time")
-    if (until - since) * MILLISECONDS // width_ms > 10**6:
-        raise MalformedRequestError("That are more than a million buckets.", param="bucket_width")
-    return since * MILLISECONDS, until * MILLISECONDS
-
-
-def _groups(request: web.Request) -> list[str]:
-    names = _list(request, "group_by")
-    for name in names:
-        if name not in reports.GROUPS:
-            raise MalformedRequestError(f"`group_by` must be of {', '.join(reports.GROUPS)}.", param="group_by")
-    return list(dict.fromkeys(names))
-
-
-def _list(request: web.Request, name: str) -> list[str]:
-    given = [*request.query.getall(name, []), *request.query.getall(f"{name}[]", [])]
-    return [part for value in given for part in value.split(",") if part]
+    books, wanted = request.app[SUPERVISOR].office.books, filter_of(request.query)
+    found = await books.query(usage.page_forward, wanted, CSV_RECORDS)
+    response = web.StreamResponse(headers={"Content-Disposition": 'attachment; filename="llamavisor-usage.csv"'})
+    response.content_type, response.charset = CSV, "utf-8"
+    await response.prepare(request)
+    await response.write(reports.csv_head().encode())
+    while found:
+        await response.write(reports.csv_lines(found).encode())
+        last = found[-1].request
+        found = await books.query(usage.page_forward, wanted, CSV_RECORDS, (last.accepted_at_ms, last.id))
+    await response.write_eof()
+    return response
 
 
 async def receipts_page(
@@ -286,9 +209,18 @@ def filter_of(query: Mapping[str, str]) -> UsageFilter:
             return None
         return query_integer(query, name, 0, minimum=0, maximum=LARGEST_SECONDS) * MILLISECONDS
 
-    names = ("project", "key_id", "model", "outcome")
-    given = {name: text(query, name, default="") or None for name in names}
-    return UsageFilter(**given, since_ms=moment("since"), until_ms=moment("until"))
+    def one_of(name: str) -> tuple[str, ...]:
+        value = text(query, name, default="")
+        return (value,) if value else ()
+
+    return UsageFilter(
+        one_of("project"),
+        one_of("key_id"),
+        one_of("model"),
+        outcome=text(query, "outcome", default="") or None,
+        since_ms=moment("since"),
+        until_ms=moment("until"),
+    )
 
 
 def _cursor(after: str | None) -> tuple[int, str] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,14 +17,12 @@ from supervisor.storage.records import AcceptedRequest, Settlement, TokenUsage, 
 from supervisor.storage.usage import UsageFilter, UsageSum
 
 MILLISECONDS = 1_000
-BUCKET_SECONDS = {"1m": 60, "1h": 3_600, "1d": 86_400}
-GROUPS = {"project_id": "project", "api_key_id": "key_id", "model": "model"}
 
 
 def period_filter(project: str, period: Period, now_ms: int) -> UsageFilter:
     """The records of a project in the present period."""
     whole = span(period, now_ms)
-    return UsageFilter(project=project, since_ms=whole.start_ms, until_ms=whole.end_ms)
+    return UsageFilter(projects=(project,), since_ms=whole.start_ms, until_ms=whole.end_ms)
 
 
 def usage_report(bookkeeper: Bookkeeper, project: str, period: Period, by_model: Sequence[UsageSum]) -> dict[str, Any]:
@@ -49,26 +47,6 @@ def usage_report(bookkeeper: Bookkeeper, project: str, period: Period, by_model:
     return report
 
 
-def usage_buckets(
-    sums: Sequence[UsageSum], by: Sequence[str], starts_ms: Sequence[int], width_ms: int, currency: str, *, costs: bool
-) -> list[dict[str, Any]]:
-    """OpenAI's buckets of usage or of costs, one for each start; `sums` grouped by bucket and then by `by` (of `GROUPS`)."""
-    result = _cost_result if costs else _usage_result
-    found: dict[int, list[dict[str, Any]]] = {start: [] for start in starts_ms}
-    for one in sums:
-        group = dict(zip(by, one.group[1:], strict=True))
-        found.setdefault(int(one.group[0]), []).append(result(one, group, currency))
-    return [
-        {
-            "object": "bucket",
-            "start_time": start // MILLISECONDS,
-            "end_time": (start + width_ms) // MILLISECONDS,
-            "results": results,
-        }
-        for start, results in sorted(found.items())
-    ]
-
-
 def receipt(record: UsageRecord) -> dict[str, Any]:
     """All that is known of one request. `outcome` is null while it is on its way."""
     request, settlement = record.request, record.settlement
@@ -88,12 +66,15 @@ def receipt(record: UsageRecord) -> dict[str, Any]:
     return told if settlement is None else told | _settled(request, settlement)
 
 
-def csv_lines(records: Iterable[UsageRecord]) -> Iterator[str]:
-    """The records as CSV (RFC 4180), the names of the columns first: those of a settled receipt, also when none is settled."""
-    yield _line(_COLUMNS)
-    for record in records:
-        row = flat(receipt(record))
-        yield _line([row.get(name, "") for name in _COLUMNS])
+def csv_head() -> str:
+    """The names of the columns of `csv_lines`: those of a settled receipt."""
+    return _line(_COLUMNS)
+
+
+def csv_lines(records: Iterable[UsageRecord]) -> str:
+    """The records as CSV (RFC 4180), without a head."""
+    rows = (flat(receipt(record)) for record in records)
+    return "".join(_line([row.get(name, "") for name in _COLUMNS]) for row in rows)
 
 
 def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -139,28 +120,6 @@ def _settled(request: AcceptedRequest, settlement: Settlement) -> dict[str, Any]
             "co2_micrograms": settlement.co2_micrograms,
             "method": settlement.energy_method,
         },
-    }
-
-
-def _usage_result(one: UsageSum, group: Mapping[str, Any], currency: str) -> dict[str, Any]:
-    return {
-        "object": "organization.usage.completions.result",
-        "input_tokens": one.prompt_tokens,
-        "output_tokens": one.completion_tokens,
-        "input_cached_tokens": one.cached_tokens,
-        "num_model_requests": one.requests,
-        **{name: group.get(name) for name in ("project_id", "api_key_id", "model")},
-        "user_id": None,
-        "batch": None,
-    }
-
-
-def _cost_result(one: UsageSum, group: Mapping[str, Any], currency: str) -> dict[str, Any]:
-    return {
-        "object": "organization.costs.result",
-        "amount": {"value": cost_number(one.cost_micros), "currency": currency.lower()},
-        "line_item": group.get("model"),
-        "project_id": group.get("project_id"),
     }
 
 
