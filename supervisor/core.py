@@ -151,7 +151,9 @@ class Supervisor:
         self.gateway.tracing = tracing
         self.gateway.capture = Capture(self.folder.path / CAPTURES, self.settings)
         await self.gateway.capture.open()
-        listeners = self.office.bookkeeper.on_settled
+        bookkeeper = self.office.bookkeeper
+        bookkeeper.on_refused.append(self.meters.refused)
+        listeners = bookkeeper.on_settled
         listeners += [self.meters.observe, self.gateway.capture.settled]
         if tracing is not None:
             listeners.append(tracing.settled)

@@ -16,6 +16,15 @@ def usage_metrics(book: MeterBook) -> Iterator[Metric]:
     """Every metric of what was settled, by model and by project."""
     yield from _of_models(book.models)
     yield from _of_projects(book.projects)
+    refusals = CounterMetricFamily(
+        "llamavisor_project_refusals",
+        "Requests refused at a limit or a budget, by project.",
+        labels=["project", "code"],
+    )
+    for project, codes in book.refusals.items():
+        for code, count in codes.items():
+            refusals.add_metric([project, code], count)
+    yield refusals
 
 
 def _of_models(models: Mapping[str, ModelMeters]) -> Iterator[Metric]:

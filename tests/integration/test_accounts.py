@@ -456,6 +456,9 @@ async def test_a_used_up_budget_refuses_and_is_not_to_be_tried_again(door: Door)
     assert (status, answer["error"]["code"]) == (429, "insufficient_quota")
     assert "Budget exceeded" in answer["detail"]
     assert headers["x-should-retry"] == "false"
+    async with door.session.get(f"{door.url}/metrics") as response:
+        figures = await response.text()
+    assert 'llamavisor_project_refusals_total{code="insufficient_quota",project="default"} 1.0' in figures
     await call(door, "DELETE", "/admin/budgets?project=default&period=day&unit=micros")
     assert (await ask(door, key))[0] == 200
 

@@ -13,6 +13,7 @@ from typing import Protocol, TypedDict, Unpack
 
 from supervisor.clock import Clock
 from supervisor.config.accounting_settings import AccountingSettings, LimitSettings, ReservationSettings
+from supervisor.errors import LlamavisorError
 from supervisor.gateway.accounting.callers import DEFAULT_PROJECT, Caller
 from supervisor.gateway.accounting.estimate import Assumptions, Estimator
 from supervisor.gateway.accounting.keys import Keyring
@@ -148,7 +149,8 @@ class Booking:
 class Bookkeeper:
     """See the module. All methods are for the loop's thread.
 
-    `on_settled` are called with each complete record, in order; one that fails is logged and stands in nobody's way. `key_labels` are what people
+    `on_settled` are called with each complete record, in order; one that fails is logged and stands in nobody's way. `on_refused` are called with the
+    project, and the code of the refusal, of each request that is refused at a limit or a budget. `key_labels` are what people
     call the keys, by id; revoked ones too. `projects` are the names of those that there are.
     """
 
@@ -162,6 +164,7 @@ class Bookkeeper:
         self.limits = LimitBook(_limits(settings.limits.key), _limits(settings.limits.project))
         self.estimator = Estimator(_assumptions(settings.reservation))
         self.on_settled: list[Listener] = []
+        self.on_refused: list[Callable[[str, str], None]] = []
         self.key_labels: Mapping[str, str] = {}
         self.projects = frozenset({DEFAULT_PROJECT})
         self._prices = _prices(settings)
@@ -246,8 +249,13 @@ class Bookkeeper:
             tokens,
         )
         # Whoever refuses, refuses before anything is counted.
-        meters = self.limits.check(project, key_id, tokens, now)
-        reservation = self.ledger.reserve(project, key_id, micros, tokens, now_ms)
+        try:
+            meters = self.limits.check(project, key_id, tokens, now)
+            reservation = self.ledger.reserve(project, key_id, micros, tokens, now_ms)
+        except LlamavisorError as error:
+            for listener in self.on_refused:
+                listener(project, error.code)
+            raise
         admission = Admission(meters, tokens, now)
         try:
             self.journal.accept(request)

@@ -136,12 +136,13 @@ class _Named(Generic[Meters]):
 class MeterBook:
     """See the module. `limit`: models, and projects, that have a name of their own; those that come later are `other`.
 
-    `observe` is for `Bookkeeper.on_settled`.
+    `observe` is for `Bookkeeper.on_settled`, `refused` for `Bookkeeper.on_refused`.
     """
 
     def __init__(self, limit: int) -> None:
         self._models = _Named(ModelMeters, limit)
         self._projects = _Named(Used, limit)
+        self._refusals: _Named[Counter[str]] = _Named(Counter, limit)
 
     @property
     def models(self) -> Mapping[str, ModelMeters]:
@@ -152,6 +153,15 @@ class MeterBook:
     def projects(self) -> Mapping[str, Used]:
         """By the name of the project."""
         return self._projects.meters
+
+    @property
+    def refusals(self) -> Mapping[str, Mapping[str, int]]:
+        """Requests that were refused at a limit or a budget, and are in no book: by the name of the project, then by code."""
+        return self._refusals.meters
+
+    def refused(self, project: str, code: str) -> None:
+        """Count one of those."""
+        self._refusals.of(project)[code] += 1
 
     def observe(self, record: UsageRecord) -> None:
         """Count a request that was settled."""
