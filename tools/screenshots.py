@@ -399,10 +399,10 @@ async def described(page: Page) -> None:
 
 async def main(arguments: list[str]) -> int:
     """The set or the two; the exit status."""
-    if not arguments:
+    is_readme = arguments[:1] == ["--readme"]
+    if not arguments or (arguments[0].startswith("-") and not is_readme):
         print(__doc__)
-        return 2
-    is_readme = arguments[0] == "--readme"
+        return 0 if arguments[:1] == ["--help"] else 2
     folder = README_FOLDER if is_readme else Path(arguments[0])
     folder.mkdir(parents=True, exist_ok=True)
     expect.set_options(timeout=PATIENCE_MILLISECONDS)
