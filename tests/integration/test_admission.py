@@ -315,6 +315,30 @@ async def test_two_that_serve_one_model_share_its_requests(door: Door) -> None:
     assert sum(counts.values()) == 8
 
 
+@pytest.mark.parametrize("status", [500, 503])
+async def test_a_replica_that_fails_at_once_does_not_draw_the_traffic(door: Door, status: int) -> None:
+    instances = {
+        "failing": {**misbehaving(door.house.model, knobs={"chat_status": status}), "max_in_flight": 4, "endpoint": "both"},
+        "sound": {**misbehaving(door.house.model, knobs=SLOW), "max_in_flight": 4, "endpoint": "both"},
+    }  # fmt: skip
+    await door.open(instances, gateway={"queue_seconds": GENEROUS_SECONDS})
+    gateway = door.house.supervisor.gateway
+    for _ in range(3):
+        await asyncio.gather(*(ask(gateway, call(model="both")) for _ in range(4)))
+    assert 3 <= door.outcomes("failing")["engine_error"] <= 4
+    assert door.outcomes("sound")["ok"] >= 8
+
+
+async def test_a_place_that_was_not_used_says_nothing_of_its_instance(door: Door) -> None:
+    gateway = await open_with(door, SLOW)
+    places = gateway.places_for(call(), None)
+    for failed in (True, None, True):
+        place = gateway.admission.try_place(places)
+        assert place is not None
+        gateway.admission.leave(place, failed=failed)
+    assert (places[0].failures, places[0].service_seconds) == (2, None)
+
+
 # What a waiting stream says
 
 

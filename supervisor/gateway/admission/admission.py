@@ -154,12 +154,13 @@ class Admission:
         place.queued_seconds = self._clock.monotonic() - began
         return place
 
-    def leave(self, place: Place, *, failed: bool) -> None:
-        """Give a place back. `failed`: the engine failed on it."""
+    def leave(self, place: Place, *, failed: bool | None) -> None:
+        """Give a place back. `failed`: the engine failed on it; None when nobody can say, as of one that was not used."""
         places, now = place.places, self._clock.monotonic()
         began = places.began.pop(place)
-        places.note(now, failed=failed)
-        if not failed:
+        if failed is not None:
+            places.note(now, failed=failed)
+        if failed is False:
             places.learn(now - began)
         if self._waiting:
             self._serve(self._serving(places))
@@ -214,7 +215,7 @@ class Admission:
     def _give_back(self, ticket: Ticket) -> None:
         """Who was waiting has left: a place that was given in the same moment goes to the next."""
         if ticket.owner.done() and ticket.owner.exception() is None:
-            self.leave(ticket.owner.result(), failed=False)
+            self.leave(ticket.owner.result(), failed=None)
         ticket.owner.cancel()
 
     def _forget_empty(self, line: _Line) -> None:
