@@ -42,16 +42,48 @@ class Bound:
 
 
 def check_messages(messages: object) -> None:
-    """Raise MalformedRequestError unless it is a list of messages with known roles, naming the one at fault."""
+    """Raise MalformedRequestError unless it is a list of messages with known roles (names and calls of tools in outline), naming the one at fault."""
     if not isinstance(messages, list) or not messages:
         given = "an empty one" if messages == [] else shown(messages)
         raise refuse("messages", f"must be a list of at least one message, not {given}.")
     for index, message in enumerate(messages):
         if not isinstance(message, dict):
             raise refuse(f"messages[{index}]", f"must be an object with a role, not {shown(message)}.")
-        role = message.get("role")
-        if not isinstance(role, str) or role not in ROLES:
-            raise refuse(f"messages[{index}].role", f"must be one of {', '.join(ROLES)}, not {shown(role)}.")
+        _check_message(message, f"messages[{index}]")
+
+
+def _check_message(message: Mapping[str, Any], field: str) -> None:
+    role, name = message.get("role"), message.get("name")
+    if not isinstance(role, str) or role not in ROLES:
+        raise refuse(f"{field}.role", f"must be one of {', '.join(ROLES)}, not {shown(role)}.")
+    if name is not None and not isinstance(name, str):
+        raise refuse(f"{field}.name", f"must be a string, not {shown(name)}.")
+    check_tools(message.get("tool_calls"), f"{field}.tool_calls")
+
+
+def check_tools(tools: object, field: str) -> None:
+    """Raise MalformedRequestError unless it is a list of tools, or of calls of tools, in OpenAI's outline. `null` is as good as absent."""
+    if tools is None:
+        return
+    if not isinstance(tools, list):
+        raise refuse(field, f"must be a list, not {shown(tools)}.")
+    for index, tool in enumerate(tools):
+        _check_tool(tool, f"{field}[{index}]")
+
+
+def _check_tool(tool: object, field: str) -> None:
+    if not isinstance(tool, dict):
+        raise refuse(field, f"must be an object with a type, not {shown(tool)}.")
+    kind = tool.get("type")
+    if not isinstance(kind, str):
+        raise refuse(f"{field}.type", f'must be a string such as "function", not {shown(kind)}.')
+    if kind != "function":
+        return
+    function = tool.get("function")
+    if not isinstance(function, dict):
+        raise refuse(f"{field}.function", f"must be an object with a name, not {shown(function)}.")
+    if not isinstance(function.get("name"), str):
+        raise refuse(f"{field}.function.name", f"must be a string, not {shown(function.get('name'))}.")
 
 
 def refuse(field: str, what: str) -> MalformedRequestError:

@@ -131,6 +131,7 @@ _USAGE: dict[str, Schema] = {
                         "estimate_seconds": described(optional(NUMBER), "Null when nobody knows."),
                         "state": described(STRING, "Of the instance."),
                         "progress": described(optional(NUMBER), "Of the load of the model, 0 to 1."),
+                        "reason": described(_OPTIONAL_TEXT, "Why that load has not begun."),
                     }
                 )
             ),

@@ -14,6 +14,7 @@ from web.door.door import Door
 from web.guard import GUARD
 from web.listener import Listener
 from web.live.limits import LiveLimits
+from web.long_way import LongWay
 from web.origins import bracketed
 
 KEEPALIVE_SECONDS = 75.0
@@ -42,19 +43,13 @@ class WebServer:
         refusal = check_exposure(self._settings)
         if refusal is not None:
             raise refusal
-        self._runner = web.AppRunner(
-            self.app,
-            # A client that leaves cancels its request: without this its slot would burn on.
-            handler_cancellation=True,
-            access_log=None,
-            keepalive_timeout=KEEPALIVE_SECONDS,
-            lingering_time=LINGER_SECONDS,
-            shutdown_timeout=CLOSING_SECONDS,
-        )
+        # A client that leaves cancels its request: without this its slot would burn on.
+        self._runner = web.AppRunner(self.app, handler_cancellation=True, shutdown_timeout=CLOSING_SECONDS)
         await self._runner.setup()
         server = self._runner.server
         assert server is not None
-        self._door = Door(self._supervisor, self.app[GUARD], server, KEEPALIVE_SECONDS)
+        long_way = LongWay(server, access_log=None, keepalive_timeout=KEEPALIVE_SECONDS, lingering_time=LINGER_SECONDS)
+        self._door = Door(self._supervisor, self.app[GUARD], long_way, KEEPALIVE_SECONDS)
         host, port = self._settings.host, self._settings.port
         try:
             self._listener = Listener(self._door, tls=self._tls(), handshake_seconds=self._handshake_seconds)

@@ -17,6 +17,37 @@ MESSAGE: Schema = {
     "required": ["role"],
 }
 MESSAGE_LIST: Schema = {**array(MESSAGE), "minItems": 1}
+_FUNCTION: Schema = {
+    "type": "object",
+    "properties": {
+        "type": {"type": "string", "enum": ["function"]},
+        "function": {"type": "object", "properties": {"name": STRING}, "required": ["name"]},
+    },
+    "required": ["type", "function"],
+}
+_PART: Schema = {
+    "type": "object",
+    "properties": {
+        "type": {"type": "string", "enum": ["text", "image_url", "input_audio"]},
+        "text": STRING,
+        "image_url": {"type": "object", "properties": {"url": STRING}},
+        "input_audio": {"type": "object", "properties": {"data": STRING, "format": STRING}},
+    },
+    "required": ["type"],
+}
+_CHAT_MESSAGE: Schema = {
+    "type": "object",
+    "properties": {
+        "role": {"type": "string", "enum": list(ROLES)},
+        "content": {"anyOf": [STRING, array(_PART), {"type": "null"}]},
+        "name": STRING,
+        "tool_calls": described(
+            array(_FUNCTION), "Calls of functions, or of other types of tools that the engine has."
+        ),
+        "tool_call_id": STRING,
+    },
+    "required": ["role"],
+}
 _STREAM: Schema = described(BOOLEAN, "Answer in server-sent events, as the engine sends them.")
 _SAMPLING: dict[str, Schema] = {
     "model": MODEL,
@@ -50,7 +81,15 @@ def _object(properties: dict[str, Schema], *required: str) -> Schema:
 _HELLO = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 16}
 BODIES: Mapping[str, Schema] = {
     CHAT: {
-        **_object({"messages": MESSAGE_LIST, **_SAMPLING, **_FLAT}, "messages"),
+        **_object(
+            {
+                "messages": {**array(_CHAT_MESSAGE), "minItems": 1},
+                "tools": described(array(_FUNCTION), "Functions, or other types of tools that the engine has."),
+                **_SAMPLING,
+                **_FLAT,
+            },
+            "messages",
+        ),
         "examples": [_HELLO, {**_HELLO, "stream": True}],
     },
     COMPLETIONS: {

@@ -13,13 +13,16 @@ PROGRESS_HEADER = "X-Llamavisor-Progress"
 
 
 def waiting_data(waiting: Waiting) -> dict[str, Any]:
-    """`position` (1 is next), `estimate_seconds` (null: nobody knows), the model's `state`, and `progress` (0 to 1, or null) of its load."""
+    """`position` (1 is next), `estimate_seconds` (null: nobody knows), the model's `state`, `progress` (0 to 1, or null) of its load, and
+    the `reason` why that has not begun (null: it has, or will in a moment).
+    """
     estimate = waiting.estimate_seconds
     return {
         "position": waiting.position,
         "estimate_seconds": None if estimate is None else round(estimate, 1),
         "state": waiting.state.value,
         "progress": waiting.progress,
+        "reason": waiting.reason,
     }
 
 

@@ -138,19 +138,21 @@ export function whyNotReady(status: LlamaServiceStatus): string {
   }
 }
 
-/** What a waiting request is told: its place in line (1 is next), seconds (null: nobody knows), the model's state and load (0 to 1). */
+/** What a waiting request is told: its place in line (1 is next), seconds (null: nobody knows), the model's state and load (0 to 1), why that has not begun. */
 export interface Turn {
   position: number;
   estimate_seconds: number | null;
   state: LlamaServiceState;
   progress: number | null;
+  reason: string | null;
 }
 
 /** `3rd in line, about 12 s`; `the model is loading, 60 %`. */
-export function turnText({ position, estimate_seconds: seconds, state, progress }: Turn): string {
+export function turnText({ position, estimate_seconds: seconds, state, progress, reason }: Turn): string {
   const place = position > 1 ? `${ordinal(position)} in line` : "next in line";
   if (state === "ready") return seconds !== null && seconds >= 1 ? `${place}, about ${formatDuration(seconds)}` : place;
-  const load = progress === null ? "the model is loading" : `the model is loading, ${formatPercent(progress)}`;
+  const loading = progress === null ? "the model is loading" : `the model is loading, ${formatPercent(progress)}`;
+  const load = reason === null ? loading : `the model is not loaded yet: ${reason}`;
   return position > 1 ? `${load}; ${place}` : load;
 }
 

@@ -99,6 +99,8 @@ test("a place in line, in words", () => {
     [2, 0, "initial", null, "the model is loading; 2nd in line"],
   ];
   for (const [position, seconds, state, progress, text] of rows) {
-    assert.equal(turnText({ position, estimate_seconds: seconds, state, progress }), text);
+    assert.equal(turnText({ position, estimate_seconds: seconds, state, progress, reason: null }), text);
   }
+  const lack = { state: "initial" as const, estimate_seconds: null, progress: null, reason: "group g has no place left, 1 busy" };
+  assert.equal(turnText({ position: 1, ...lack }), "the model is not loaded yet: group g has no place left, 1 busy");
 });

@@ -61,7 +61,9 @@ def waiting_words(waiting: Mapping[str, Any]) -> str:
     if waiting["state"] == "ready":
         seconds = waiting["estimate_seconds"]
         return f"{words}, about {duration(seconds)}" if seconds >= 1 else words
-    progress = waiting["progress"]
+    reason, progress = waiting.get("reason"), waiting["progress"]
+    if reason is not None:
+        return f"{words}, the model is not loaded yet: {reason}"
     loaded = "" if progress is None else f", {progress:.0%} loaded".replace("%", " %")
     return f"{words}, the model is {waiting['state']}{loaded}"
 

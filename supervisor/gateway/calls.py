@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from supervisor.request_fields import Bound, check_messages, refuse, shown
+from supervisor.request_fields import Bound, check_messages, check_tools, refuse, shown
 
 REQUEST_ID = "X-Request-Id"
 CHAT = "/v1/chat/completions"
@@ -84,6 +84,8 @@ def check(path: str, document: Mapping[str, Any]) -> None:
         _check_sampling(document)
     if path in _WITH_MESSAGES:
         check_messages(document.get("messages"))
+    if path == CHAT:
+        check_tools(document.get("tools"), "tools")
 
 
 def check_model(document: Mapping[str, Any]) -> str | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from supervisor.clock import Clock
 from supervisor.errors import LlamavisorError
@@ -26,6 +26,7 @@ from supervisor.gateway.losses import (
     explain_early_end,
     explain_loss,
     incomplete,
+    refusal_in,
     said,
     silent,
 )
@@ -397,6 +398,9 @@ class Exchange:
         if self._has_events:
             await self._conclude(BEFORE)
             return self._answered(head, body)
+        refusal = refusal_in(head.status, body)
+        if refusal is not None:
+            head, body = replace(head, status=FIRST_ERROR), refusal
         if head.status >= FIRST_ERROR:
             check_supported(
                 self._upstream.instance.name, self._upstream.spec.engine, self._call.path, head.status, body

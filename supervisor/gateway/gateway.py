@@ -39,7 +39,7 @@ from supervisor.process.states import State
 OWNER = "llamavisor"
 LAST_WORDS_SECONDS = 1.0
 # What an instance is blamed for.
-FAILURES = frozenset({Outcome.ENGINE_DIED, Outcome.CUT, Outcome.TIMEOUT})
+FAILURES = frozenset({Outcome.ENGINE_DIED, Outcome.ENGINE_ERROR, Outcome.CUT, Outcome.TIMEOUT})
 
 
 class Gateway:
@@ -220,7 +220,7 @@ class Gateway:
         try:
             upstream = self._upstreams.to(instance)
         except BaseException:
-            self.admission.leave(place, failed=False)
+            self.admission.leave(place, failed=None)
             raise
         record = self.traffic.begin(instance.name, started_at)
         instance.traffic.active += 1
@@ -236,7 +236,15 @@ class Gateway:
         exchange.pulse.active -= 1
         self._loads.used(place.instance.name)
         exchange.record.end(error)
-        self.admission.leave(place, failed=exchange.record.outcome in FAILURES)
+        self.admission.leave(place, failed=has_failed(exchange.record.outcome, error))
+
+
+def has_failed(outcome: Outcome | None, error: BaseException | None) -> bool | None:
+    """Whether the engine failed with a request; None when its end says nothing of the engine, as when the client left. `error` is what ended it."""
+    if outcome in FAILURES:
+        return True
+    is_whole = outcome is Outcome.OK or (outcome is Outcome.REFUSED and error is None)
+    return False if is_whole else None
 
 
 def _model_object(name: str, created: int) -> dict[str, Any]:

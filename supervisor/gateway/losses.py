@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -24,6 +25,8 @@ ENGINE_ERROR = "engine_error"
 """The code of an engine's error that has none of its own."""
 _NOT_READY = frozenset(State) - {State.READY}
 _MESSAGE_CHARACTERS_MAX = 2_000
+# llama.cpp answers 500 to these requests, though it has read them only, and found them wrong.
+_FAULT_OF_THE_REQUEST = re.compile(r"Failed to parse (messages|tools): |(image|audio|video) input is not supported")
 # What helps against an engine's refusal, by its code.
 _REMEDIES = {"exceed_context_size_error": "Send less, or raise `engine.ctx_size` of the instance."}
 
@@ -120,6 +123,18 @@ def openai_error(body: bytes, status: int) -> bytes:
         "code": code_in(words) or ENGINE_ERROR,
     }
     return json.dumps({"error": error}).encode()
+
+
+def refusal_in(status: int, body: bytes) -> bytes | None:
+    """The refusal (of 400) that an engine's failure really is; None when it is none. A bad request must not count as a failure."""
+    if status != HTTPStatus.INTERNAL_SERVER_ERROR:
+        return None
+    words = said(body)
+    message = words.get("message")
+    if not isinstance(message, str) or _FAULT_OF_THE_REQUEST.match(message) is None:
+        return None
+    bad = HTTPStatus.BAD_REQUEST
+    return json.dumps({"error": {**words, "code": bad.value, "type": _error_type(bad)}}).encode()
 
 
 def code_in(words: Mapping[str, Any]) -> str | None:

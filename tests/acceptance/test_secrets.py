@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +93,27 @@ def test_commands_that_show_settings_show_no_key(serve: ServeProcess) -> None:
     for arguments in (["config", "show", "--config", config], ["doctor", "--config", config], ["status", "--json"]):
         done = serve.cli(*arguments, **key)
         check((done.stdout + done.stderr).encode(), arguments[0])
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "POST /v1/chat/completions HTTP/1.1\nHost: 127.0.0.1\nAuthorization: Bearer {key}\nContent-Length: 2\n\n{key}",
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer \x01{key}\r\nContent-Length: 2\r\n\r\n{key}",
+        "POST /v1/chat/completions HTTP/1.1\r\nAuthorization: Bearer {key}\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{key}",
+        "Authorization: Bearer {key}\r\n\r\n",
+    ],
+    ids=["bare LF", "a control character", "two lengths", "no request at all"],
+)
+def test_a_request_that_cannot_be_read_is_not_shown(serve: ServeProcess, head: str) -> None:
+    address = urllib.parse.urlsplit(serve.wait_serving())
+    with socket.create_connection((address.hostname, address.port), timeout=GENEROUS_SECONDS) as client:
+        client.sendall(head.format(key=SERVER_KEY).encode())
+        with client.makefile("rb") as answer:
+            said = answer.read()
+    assert b" 400 " in said.splitlines()[0]
+    check(said, "the refusal")
+    check(serve.said.encode(), "the log of the server")
 
 
 def test_nothing_that_is_kept_holds_a_key(serve: ServeProcess) -> None:

@@ -16,6 +16,7 @@ import pytest_asyncio
 from pydantic import AnyHttpUrl
 
 from supervisor.config.engine_settings import LlamaServerEngine
+from supervisor.config.gateway_settings import GatewaySettings
 from supervisor.config.settings import InstanceSettings
 from supervisor.errors import LlamavisorError, NotAvailableError
 from supervisor.gateway.accounting.callers import Caller
@@ -313,6 +314,70 @@ async def test_two_that_serve_one_model_share_its_requests(door: Door) -> None:
     counts = {name: door.outcomes(name)["ok"] for name in instances}
     assert min(counts.values()) >= 2
     assert sum(counts.values()) == 8
+
+
+@pytest.mark.parametrize("status", [500, 503])
+async def test_a_replica_that_fails_at_once_does_not_draw_the_traffic(door: Door, status: int) -> None:
+    instances = {
+        "failing": {**misbehaving(door.house.model, knobs={"chat_status": status}), "max_in_flight": 4, "endpoint": "both"},
+        "sound": {**misbehaving(door.house.model, knobs=SLOW), "max_in_flight": 4, "endpoint": "both"},
+    }  # fmt: skip
+    await door.open(instances, gateway={"queue_seconds": GENEROUS_SECONDS})
+    gateway = door.house.supervisor.gateway
+    for _ in range(3):
+        await asyncio.gather(*(ask(gateway, call(model="both")) for _ in range(4)))
+    assert 3 <= door.outcomes("failing")["engine_error"] <= 4
+    assert door.outcomes("sound")["ok"] >= 8
+
+
+async def test_a_place_that_was_not_used_says_nothing_of_its_instance(door: Door) -> None:
+    gateway = await open_with(door, SLOW)
+    places = gateway.places_for(call(), None)
+    for failed in (True, None, True):
+        place = gateway.admission.try_place(places)
+        assert place is not None
+        gateway.admission.leave(place, failed=failed)
+    assert (places[0].failures, places[0].service_seconds) == (2, None)
+
+
+GROUP = {"groups": {"g": {"exclusive": True}}}
+MEMORY = {"memory": {"limit_bytes": 10_000_000_000, "reserve_bytes": 1_024, "patience_seconds": 600}}
+
+
+@pytest.mark.parametrize(
+    ("own", "settings", "code", "reason"),
+    [
+        ({"group": ["g"]}, {**GROUP, "memory": {"patience_seconds": 600}}, "group_full", "no place left, 1 busy"),
+        ({"memory_bytes": 6_000_000_000}, MEMORY, "no_memory", "needs 6.0 GB of memory, 4.0 GB free, 1 busy"),
+    ],
+)
+async def test_who_waits_for_room_is_told_so_and_may_come_back(
+    door: Door, own: dict[str, Any], settings: dict[str, Any], code: str, reason: str
+) -> None:
+    instances = {name: misbehaving(door.house.model, autostart=False, **own) for name in ("busy", "wanted")}
+    await door.open(
+        instances, ready=False, gateway={"queue_seconds": GENEROUS_SECONDS, "comment_seconds": 0.05}, sections=settings
+    )
+    gateway = door.house.supervisor.gateway
+    told: list[Waiting] = []
+
+    async def hold(name: str, begun: asyncio.Event) -> None:
+        async with Passage(gateway, call(model=name), on_wait=told.append):
+            begun.set()
+            await asyncio.Event().wait()
+
+    begun = asyncio.Event()
+    holder = asyncio.create_task(hold("busy", begun))
+    await asyncio.wait_for(begun.wait(), GENEROUS_SECONDS)
+    waiter = asyncio.create_task(hold("wanted", asyncio.Event()))
+    await until(lambda: bool(told and reason in (told[-1].reason or "")), "a reason to be told")
+    gateway.admission.retune(GatewaySettings(queue_seconds=0))
+    status, answer, headers = await door.ask({**HELLO, "model": "wanted"})
+    assert (status, answer["error"]["code"], headers["x-should-retry"]) == (503, code, "true")
+    assert int(headers["Retry-After"]) > 0
+    assert reason in answer["error"]["message"]
+    await let_go(waiter)
+    await let_go(holder)
 
 
 # What a waiting stream says

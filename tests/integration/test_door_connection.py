@@ -285,17 +285,44 @@ SMUGGLED = "GET /admin/instances HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
         f"{HEAD}Host: 127.0.0.1\r\nContent-Length : 2\r\n\r\n{{}}{SMUGGLED}",
         f"{HEAD}Host: 127.0.0.1\r\nX: {'x' * 20_000}\r\nContent-Length: 2\r\n\r\n{{}}",
         f"{HEAD}Host: 127.0.0.1\r\n{MANY}Content-Length: 2\r\n\r\n{{}}",
+        f"{HEAD}Host: 127.0.0.1\r\nX: a\x01b\r\nContent-Length: 2\r\n\r\n{{}}",
     ],
-    ids=["cl+te", "te+cl", "two lengths", "a list", "a sign", "bare LF", "a space", "a long header", "many headers"],
-)
+    ids=[
+        "cl+te", "te+cl", "two lengths", "a list", "a sign", "bare LF", "a space", "a long header", "many headers", "a control character",
+    ],
+)  # fmt: skip
 async def test_row_50_framing_that_can_be_read_in_two_ways_is_refused_and_ends_the_connection(
     hall: Hall, data: str
 ) -> None:
     client = await hall.client()
     client.send(data.encode())
-    status, _, body = await client.answer()
+    status, headers, body = await client.answer()
     assert status == 400, body
+    assert json.loads(body)["error"]["code"] == "invalid_request"
+    assert (headers["server"], headers["x-content-type-options"]) == ("llamavisor", "nosniff")
     assert await client.is_closed()
+
+
+async def test_row_50_a_flood_of_them_leaves_one_line_in_the_log(hall: Hall, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(5):
+        client = await hall.client()
+        client.send(f"{HEAD}Host: 127.0.0.1\nAuthorization: Bearer lv-secret\n\n{{}}".encode())
+        assert (await client.answer())[0] == 400
+    assert [record.getMessage() for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == [
+        "Requests that are not valid HTTP are refused: 1 so far."
+    ]
+    assert "lv-secret" not in caplog.text
+
+
+async def test_row_50_a_body_that_cannot_be_read_is_not_logged(hall: Hall, caplog: pytest.LogCaptureFixture) -> None:
+    client = await hall.client()
+    client.send(b"POST /nowhere HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Encoding: gzip\r\nContent-Length: 9\r\n\r\n")
+    assert (await client.answer())[0] == 404
+    client.send(b"lv-secret")
+    async with asyncio.timeout(GENEROUS_SECONDS):
+        assert b"lv-secret" not in await client.reader.read()
+    assert "lv-secret" not in caplog.text
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 async def test_row_50_two_hosts_are_refused(hall: Hall) -> None:

@@ -99,7 +99,9 @@ async def test_the_busy_finish_first_and_no_request_gets_in_between(house: House
     with house["a"].serving():
         waiter = Waiter(house, "b")
         await until(lambda: placer(house).waits_for("b"), "b to wait for its turn")
-        assert "1 busy" in (placer(house).waits_for("b") or "")
+        lack = placer(house).waits_for("b")
+        assert lack is not None
+        assert (lack.reason, "1 busy" in lack.text) == ("group", True)
         assert state(house, "a") is State.READY
     placer(house).used("a")
     await house.reach("b", State.READY)
@@ -291,7 +293,7 @@ async def test_the_next_loads_only_when_the_memory_is_really_back(house: House) 
     available[0] = 250 * MIB
     Waiter(house, "b")
     await house.reach("a", State.INITIAL)
-    await until(lambda: "not back yet" in (placer(house).waits_for("b") or ""), "b to wait for the memory")
+    await until(lambda: "not back yet" in str(placer(house).waits_for("b")), "b to wait for the memory")
     assert house.states_told("b") == []
     available[0] = 700 * MIB
     await house.reach("b", State.READY)

@@ -41,6 +41,27 @@ def typed(stream: bytes) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+ANTHROPICS_IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
+NOT_UNDERSTOOD: list[tuple[str, dict[str, Any], str]] = [
+    (CHAT, {"messages": [{"role": "user", "content": [IMAGE]}]}, "image input is not supported"),
+    (CHAT, {"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "audio input is not supported"),
+    (CHAT, {"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "Failed to parse messages"),
+    (CHAT, {"tools": [{"type": "other"}]}, "Failed to parse tools"),
+    (MESSAGES, {"messages": [{"role": "user", "content": [ANTHROPICS_IMAGE]}]}, "image input is not supported"),
+]
+
+
+async def test_what_the_engine_does_not_understand_is_the_clients_fault(door: Door) -> None:
+    await door.open({"demo": DEMO})
+    for path, fields, said in NOT_UNDERSTOOD:
+        for stream in (False, True):
+            status, answer, _ = await door.ask({**ASKED, **fields, "stream": stream}, path)
+            assert (status, answer["error"]["type"]) == (400, "invalid_request_error")
+            assert said in answer["error"]["message"]
+    assert door.outcomes("demo") == {"refused": 2 * len(NOT_UNDERSTOOD)}
+
+
 async def test_anthropics_messages_whole_streamed_and_counted(door: Door) -> None:
     await door.open({"demo": DEMO})
     status, answer, _ = await door.ask(ASKED, MESSAGES)

@@ -11,6 +11,7 @@ from supervisor.errors import MalformedRequestError
 from supervisor.gateway.calls import CHAT, COMPLETIONS, EMBEDDINGS, Call, check
 
 USER = {"role": "user", "content": "hello"}
+TOOL = {"type": "function", "function": {"name": "f", "anything": 1}}
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,18 @@ USER = {"role": "user", "content": "hello"}
         ("messages[1].role", [USER, {"role": "robot"}]),
         ("messages[0].role", [{"content": "x"}]),
         ("messages[0].role", [{"role": {"name": "user"}}]),
+        ("messages[0].name", [{**USER, "name": 5}]),
+        ("messages[0].tool_calls", [{"role": "assistant", "tool_calls": "x"}]),
+        ("messages[0].tool_calls[0]", [{"role": "assistant", "tool_calls": [5]}]),
+        ("messages[0].tool_calls[0].type", [{"role": "assistant", "tool_calls": [{}]}]),
+        ("messages[0].tool_calls[1].function", [{"role": "assistant", "tool_calls": [TOOL, {"type": "function"}]}]),
+        ("messages[0].tool_calls[0].function.name", [{"role": "assistant", "tool_calls": [{**TOOL, "function": {}}]}]),
+        ("tools", "x"),
+        ("tools", {}),
+        ("tools[0]", [None]),
+        ("tools[0].type", [{}]),
+        ("tools[1].function", [TOOL, {"type": "function", "function": "f"}]),
+        ("tools[0].function.name", [{"type": "function", "function": {"name": 5}}]),
     ],
 )
 def test_the_field_at_fault_is_named(field: str, value: Any) -> None:
@@ -63,8 +76,10 @@ def test_an_unknown_role_is_named() -> None:
         {"temperature": 0, "top_p": 0, "top_k": 1, "max_tokens": 1, "repeat_penalty": 0},
         {"temperature": 2.0, "top_p": 1.0, "top_k": 40.0, "repeat_penalty": 10**400},
         {"temperature": None, "max_tokens": None, "stream": None, "model": None},
-        {"tools": [{"anything": 1}], "lora": [], "min_p": -3, "unknown": {"deep": [1]}},
+        {"tools": [TOOL, {"type": "custom"}], "lora": [], "min_p": -3, "unknown": {"deep": [1]}},
         {"messages": [{"role": "tool", "content": [{"type": "text"}], "tool_call_id": "1"}, {"role": "developer"}]},
+        {"messages": [{"role": "assistant", "content": None, "name": None, "tool_calls": [TOOL]}], "tools": None},
+        {"messages": [{"role": "assistant", "tool_calls": None}], "tools": []},
     ],
 )
 def test_what_the_contract_does_not_forbid_is_the_engines_business(fields: dict[str, Any]) -> None:

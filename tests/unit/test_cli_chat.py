@@ -131,6 +131,9 @@ def test_what_an_answer_waits_for_is_told_until_it_begins() -> None:
     assert answer.take(waiting(state="starting", progress=0.6)) == ""
     assert answer.waiting is not None
     assert waiting_words(answer.waiting) == "number 2 in line, the model is starting, 60 % loaded"
+    lack = {"state": "initial", "reason": "needs 2 GB of memory, 1 GB free, 1 busy"}
+    said = "number 2 in line, the model is not loaded yet: needs 2 GB of memory, 1 GB free, 1 busy"
+    assert waiting_words({**WAITING, **lack}) == said
     assert waiting_words(WAITING) == "number 2 in line, about 12 s"
     assert answer.take(delta("Hi")) == "Hi"
     assert answer.waiting is None

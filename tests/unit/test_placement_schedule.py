@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from supervisor.fleet.placement.eviction import Grip, Tenant
 from supervisor.fleet.placement.keeping import Replica, rested, wanted_ahead
 from supervisor.fleet.placement.resources import HOST, group
-from supervisor.fleet.placement.schedule import Decision, Situation, Target, decide, spare_room
+from supervisor.fleet.placement.schedule import Decision, Lack, Situation, Target, decide, spare_room
 
 BUSY = Tenant("busy", {HOST: 4}, Grip.BUSY, ready_since=0.0)
 IDLE = Tenant("idle", {HOST: 4}, Grip.IDLE, ready_since=0.0)
@@ -51,7 +51,7 @@ def test_nobody_goes_for_one_that_is_not_the_first() -> None:
 
 def test_one_load_at_a_time_where_they_share_a_resource() -> None:
     found = look([target("a", 4)], [], {HOST: 9}, loading=frozenset({HOST}))
-    assert (found.load, found.waiting) == (None, {"a": "another model is being loaded"})
+    assert (found.load, found.waiting) == (None, {"a": Lack("turn", "another model is being loaded")})
     assert look([target("a", 4)], [], {HOST: 9}, loading=frozenset({"gpu0"})).load == "a"
 
 
@@ -83,7 +83,7 @@ def test_who_was_wanted_before_is_neither_evicted_nor_held() -> None:
     waiting = target("a", 6, 50)
     elder = Tenant("one", {HOST: 4}, Grip.IDLE, wanted_since=40.0, ready_since=0.0)
     assert look([waiting], [elder], {HOST: 4}) == Decision(
-        waiting={"a": "needs 6 B of memory, 4 B free, 1 wanted"}, refused={}
+        waiting={"a": Lack("memory", "needs 6 B of memory, 4 B free, 1 wanted")}, refused={}
     )
     busy = Tenant("one", {HOST: 4}, Grip.BUSY, wanted_since=40.0, ready_since=0.0)
     assert look([waiting], [busy], {HOST: 4}).held == frozenset()

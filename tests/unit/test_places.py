@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from supervisor.config.settings import InstanceSettings
+from supervisor.errors import EngineDeadlineError, EngineDiedError, NotAvailableError, RequestCancelledError
 from supervisor.gateway.admission.places import (
     EJECTION_LIMIT_SECONDS,
     EJECTION_SECONDS,
@@ -17,6 +19,8 @@ from supervisor.gateway.admission.places import (
     choose,
     in_flight_limit,
 )
+from supervisor.gateway.gateway import has_failed
+from supervisor.gateway.traffic import Outcome
 from supervisor.process.states import State
 
 NOW = 100.0
@@ -61,6 +65,25 @@ def test_failures_in_a_row_eject_for_longer_each_time_and_a_success_forgives() -
     assert one.ejected_until == NOW + EJECTION_LIMIT_SECONDS
     one.note(NOW, failed=False)
     assert one.failures == 0
+
+
+@pytest.mark.parametrize(
+    ("outcome", "error", "failed"),
+    [
+        (Outcome.OK, None, False),
+        (Outcome.OK, ConnectionError(), False),
+        (Outcome.REFUSED, None, False),
+        (Outcome.REFUSED, NotAvailableError("The server is shutting down."), None),
+        (Outcome.CLIENT_GONE, asyncio.CancelledError(), None),
+        (Outcome.CANCELLED, RequestCancelledError("Cancelled."), None),
+        (Outcome.ENGINE_ERROR, None, True),
+        (Outcome.ENGINE_DIED, EngineDiedError("It died."), True),
+        (Outcome.CUT, EngineDiedError("It is cut."), True),
+        (Outcome.TIMEOUT, EngineDeadlineError("It is silent."), True),
+    ],
+)
+def test_only_what_the_engine_did_counts(outcome: Outcome, error: BaseException | None, *, failed: bool | None) -> None:
+    assert has_failed(outcome, error) is failed
 
 
 @pytest.mark.parametrize(

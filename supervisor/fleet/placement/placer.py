@@ -25,7 +25,7 @@ from supervisor.fleet.placement.machine import nvml_reader, read_machine
 from supervisor.fleet.placement.measured import MeasuredBook
 from supervisor.fleet.placement.memory import MachineMemory
 from supervisor.fleet.placement.notes import Notes
-from supervisor.fleet.placement.schedule import Decision, Eviction, Situation, Target, takes_part
+from supervisor.fleet.placement.schedule import Decision, Eviction, Lack, Situation, Target, takes_part
 from supervisor.fleet.placement.survey import HOLDING, ReadMachine, Surveyor
 from supervisor.fleet.placement.wishes import OnFailure, Wishes
 from supervisor.process.instance import Instance
@@ -66,7 +66,7 @@ class Placer:
         self._survey = Surveyor(fleet, self._book, self._notes, read_machine)
         self._settings = Settings(instances={})
         self._debts = Debts()
-        self._waiting: dict[str, str] = {}
+        self._waiting: dict[str, Lack] = {}
         self._held: frozenset[str] = frozenset()
         # Those whose requests' ends (and, of spares, beginnings) may change a decision.
         self._watched: frozenset[str] = frozenset()
@@ -142,8 +142,8 @@ class Placer:
         if instance in self._watched and self._nudge is None:
             self._nudge = self._clock.call_later(NUDGE_SECONDS, self._nudged)
 
-    def waits_for(self, instance: str) -> str | None:
-        """What a wanted instance waits for before its load can begin, for people; None when it is not waiting for its turn."""
+    def waits_for(self, instance: str) -> Lack | None:
+        """What a wanted instance waits for before its load can begin; None when it is not waiting for its turn."""
         return self._waiting.get(instance)
 
     # The owner task

@@ -9,8 +9,11 @@ from supervisor.errors import NotAvailableError
 from supervisor.fleet.placement.eviction import Grip, Tenant
 from supervisor.fleet.placement.schedule import Lack
 from supervisor.process.instance import Instance
+from supervisor.process.states import State
 
 NO_ROOM_RETRY_SECONDS = 30.0
+NOT_YET_RETRY_SECONDS = 5.0
+_CODES = {"memory": "no_memory", "group": "group_full", "turn": State.INITIAL.value}
 
 
 def no_room(name: str, lack: Lack, tenants: Sequence[Tenant]) -> NotAvailableError:
@@ -23,10 +26,23 @@ def no_room(name: str, lack: Lack, tenants: Sequence[Tenant]) -> NotAvailableErr
         "details": {"instance": name},
     }
     message = f"{name} cannot be loaded: {lack.text}."
+    code = _CODES[lack.reason]
     if lack.reason == "group":
-        return NotAvailableError(message, code="group_full", remedy=stays or None, **told)
+        return NotAvailableError(message, code=code, remedy=stays or None, **told)
     remedy = "Lower its `ctx_size`, take a smaller model, stop another, or raise `memory.limit_bytes`."
-    return NotAvailableError(message, code="no_memory", remedy=f"{remedy} {stays}".strip(), **told)
+    return NotAvailableError(message, code=code, remedy=f"{remedy} {stays}".strip(), **told)
+
+
+def not_yet(name: str, lack: Lack) -> NotAvailableError:
+    """It will be loaded, but somebody waited for that as long as they may."""
+    return NotAvailableError(
+        f"{name} is not loaded yet: {lack.text}.",
+        code=_CODES[lack.reason],
+        param="model",
+        retry_after_seconds=NOT_YET_RETRY_SECONDS,
+        remedy="Try again later, or raise `gateway.queue_seconds`.",
+        details={"instance": name},
+    )
 
 
 def not_on_demand(instance: Instance) -> NotAvailableError:

@@ -45,9 +45,9 @@ class Situation:
 
 @dataclass(frozen=True, slots=True)
 class Lack:
-    """What a target has not got: `reason` is `memory` or `group`, `text` for people."""
+    """What a target has not got: `text` for people; `reason` is `memory` or `group`, or `turn` while another load takes from the same resource."""
 
-    reason: Literal["memory", "group"]
+    reason: Literal["memory", "group", "turn"]
     text: str
 
 
@@ -64,14 +64,14 @@ class Eviction:
 class Decision:
     """What to do now.
 
-    At most one of `load` and `eviction`. By target: `refused` is what it lacks, and no waiting helps; `waiting` what it waits for, for people.
+    At most one of `load` and `eviction`. By target: `refused` is what it lacks, and no waiting helps; `waiting` what it has to wait for.
     `held` take no new requests until a target that ran out of patience had its turn. `look_again_at`: when time alone changes the decision.
     """
 
     load: str | None = None
     eviction: Eviction | None = None
     refused: Mapping[str, Lack] = field(default_factory=dict)
-    waiting: Mapping[str, str] = field(default_factory=dict)
+    waiting: Mapping[str, Lack] = field(default_factory=dict)
     held: frozenset[str] = frozenset()
     look_again_at: float | None = None
 
@@ -98,7 +98,7 @@ class _Walk:
         self._kept: list[Amounts] = []
         self._result = Decision()
         self._refused: dict[str, Lack] = {}
-        self._waiting: dict[str, str] = {}
+        self._waiting: dict[str, Lack] = {}
         self._held: set[str] = set()
         self._looks: list[float] = []
 
@@ -123,27 +123,27 @@ class _Walk:
         text = shortage_text(target.needs, free, tenants)
         if self._at.not_back & found.lacks.keys():
             self._looks.append(self._at.now + NOT_YET_BACK_LOOK_SECONDS)
-            self._wait(target, f"{text}; the memory of what was unloaded is not back yet")
+            self._wait(target, _lack(found, f"{text}; the memory of what was unloaded is not back yet"))
         elif is_first and found.evict:
             self._result = Decision(eviction=Eviction(target.name, found.evict, _lack(found, text)))
             return True
         elif plan(target.needs, tenants, self._at.free).is_hopeless:
             self._refused[target.name] = _lack(found, text)
         else:
-            self._wait(target, text)
+            self._wait(target, _lack(found, text))
             self._lose_patience(target, found, tenants)
         return False
 
     def _load(self, target: Target) -> bool:
         if not _is_free_to_load(self._at, target.needs):
-            self._wait(target, "another model is being loaded")
+            self._wait(target, Lack("turn", "another model is being loaded"))
             return False
         self._result = Decision(load=target.name)
         return True
 
-    def _wait(self, target: Target, why: str) -> None:
+    def _wait(self, target: Target, lack: Lack) -> None:
         self._kept.append(target.needs)
-        self._waiting[target.name] = why
+        self._waiting[target.name] = lack
 
     def _lose_patience(self, target: Target, found: Plan, tenants: Sequence[Tenant]) -> None:
         """Who is busy in the way has been served for long enough once the target has waited so long, and it has been ready for so long."""

@@ -10,6 +10,8 @@ from supervisor.clock import Clock
 from supervisor.config.gateway_settings import GatewaySettings
 from supervisor.config.settings import InstanceSettings
 from supervisor.errors import LlamavisorError, NotAvailableError
+from supervisor.fleet.placement import refusals
+from supervisor.fleet.placement.schedule import Lack
 from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.admission.estimates import load_seconds_left, service_seconds, turn_seconds
 from supervisor.gateway.admission.loads import Loads
@@ -34,12 +36,16 @@ class QueueDeadlineError(NotAvailableError):
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What is told to one that waits: `position` 1 is next; `estimate_seconds`, None when nobody knows; the model's state and load (0 to 1)."""
+    """What is told to one that waits: `position` 1 is next; `estimate_seconds`, None when nobody knows; the model's state and load (0 to 1).
+
+    `reason`: what the load itself waits for, for people; None once it has begun.
+    """
 
     position: int
     estimate_seconds: float | None
     state: State
     progress: float | None
+    reason: str | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -154,12 +160,13 @@ class Admission:
         place.queued_seconds = self._clock.monotonic() - began
         return place
 
-    def leave(self, place: Place, *, failed: bool) -> None:
-        """Give a place back. `failed`: the engine failed on it."""
+    def leave(self, place: Place, *, failed: bool | None) -> None:
+        """Give a place back. `failed`: the engine failed on it; None when nobody can say, as of one that was not used."""
         places, now = place.places, self._clock.monotonic()
         began = places.began.pop(place)
-        places.note(now, failed=failed)
-        if not failed:
+        if failed is not None:
+            places.note(now, failed=failed)
+        if failed is False:
             places.learn(now - began)
         if self._waiting:
             self._serve(self._serving(places))
@@ -204,7 +211,15 @@ class Admission:
         load = load_seconds_left(snapshot)
         # As soon as it is there, so many have a place.
         estimate = None if load is None else load + turn_seconds(max(0, position - places), places, service)
-        return Waiting(position, estimate, best.state, snapshot.progress)
+        awaited = self._awaited(line, best)
+        return Waiting(position, estimate, best.state, snapshot.progress, None if awaited is None else awaited[1].text)
+
+    def _awaited(self, line: _Line, best: Instance) -> tuple[str, Lack] | None:
+        """The instance whose load has to wait, and for what; `best` is the one of the line that is nearest to ready."""
+        if best.state not in _RESTING:
+            return None
+        lacks = ((name, self._loads.waits_for(name)) for name in line.names)
+        return next(((name, lack) for name, lack in lacks if lack is not None), None)
 
     def _service_seconds(self, line: _Line) -> float:
         now = self._clock.monotonic()
@@ -214,7 +229,7 @@ class Admission:
     def _give_back(self, ticket: Ticket) -> None:
         """Who was waiting has left: a place that was given in the same moment goes to the next."""
         if ticket.owner.done() and ticket.owner.exception() is None:
-            self.leave(ticket.owner.result(), failed=False)
+            self.leave(ticket.owner.result(), failed=None)
         ticket.owner.cancel()
 
     def _forget_empty(self, line: _Line) -> None:
@@ -343,6 +358,9 @@ class Admission:
 
     def _refusal(self, line: _Line) -> LlamavisorError:
         best = min((places.instance for places in line.candidates), key=_nearness)
+        awaited = self._awaited(line, best)
+        if awaited is not None:
+            return refusals.not_yet(*awaited)
         try:
             check_ready(best.snapshot(), self._clock.wall())
         except NotAvailableError as error:
@@ -372,6 +390,7 @@ def _names(candidates: Sequence[Places]) -> tuple[str, ...]:
     return tuple(places.instance.name for places in candidates)
 
 
+_RESTING = frozenset({State.INITIAL, State.ERROR})
 _ORDER = (State.READY, State.STARTING, State.CRASHED, State.STOPPING, State.INITIAL, State.ERROR)
 
 

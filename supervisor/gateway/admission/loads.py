@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from supervisor.errors import LlamavisorError
+from supervisor.fleet.placement.schedule import Lack
 
 
 class Loads(Protocol):
@@ -13,6 +14,9 @@ class Loads(Protocol):
 
     def want(self, instance: str, on_failure: Callable[[LlamavisorError], None]) -> Callable[[], None]:
         """Somebody waits until `instance` is ready; the answer withdraws the wish. `on_failure` is called, at most once, when it will not be."""
+
+    def waits_for(self, instance: str) -> Lack | None:
+        """What the load of a wanted instance waits for; None when it does not."""
 
     def used(self, instance: str) -> None:
         """A request to it has begun, or ended."""
