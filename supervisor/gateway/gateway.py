@@ -189,13 +189,15 @@ class Gateway:
         """Write the request down; RateLimitedError, BudgetExceededError, PriceUnknownError; UnauthorizedError when the caller's key has ended."""
         # Whoever was let in once may ask for long: the lines of a batch, the chats of a connection.
         self.bookkeeper.keyring.check(caller)
+        surface = surface_of(call.path)
         return self.bookkeeper.open(
             caller,
             call.model or instance,
-            surface_of(call.path).name,
+            surface.name,
             stream=call.wants_stream,
             body_length=len(call.body),
-            max_tokens=call.max_tokens,
+            max_tokens=call.max_tokens if surface.generates else 0,
+            is_free=surface.is_free,
             model=instance,
             client_request_id=call.headers.get(REQUEST_ID),
             batch_id=call.batch_id,

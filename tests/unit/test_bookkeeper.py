@@ -178,6 +178,22 @@ def test_a_budget_in_money_refuses_a_model_without_a_price() -> None:
     assert desk.journal.accepted == []
 
 
+def test_what_uses_no_tokens_passes_a_spent_budget_an_unknown_price_and_a_debt_of_tokens() -> None:
+    zero = [Budget("p", Period.DAY, unit, 0) for unit in BudgetUnit]
+    desk = Desk(*zero, limits={"key": {"tokens_per_minute": 10, "requests_per_minute": 2}})
+    desk.books.set_accounts([], [], [])
+    desk.books.open(CALLER, "m", "chat", max_tokens=1).settle(Outcome.OK, TokenUsage(1_000, 1_000))
+    desk.books.set_accounts([], [], zero)
+    with pytest.raises(RateLimitedError):
+        desk.books.open(CALLER, "m", "chat", max_tokens=1)
+    booking = desk.books.open(CALLER, "other", "tokenize", body_length=4_000, is_free=True)
+    assert (booking.request.reserved_tokens, booking.request.reserved_micros, desk.reserved()) == (0, 0, 0)
+    booking.settle(Outcome.OK)
+    assert desk.used() == (3_000, 2_000)
+    with pytest.raises(RateLimitedError, match="2 requests a minute"):
+        desk.books.open(CALLER, "other", "tokenize", is_free=True)
+
+
 def test_what_the_limits_refuse_the_budget_does_not_see() -> None:
     desk = Desk(DAILY, limits={"key": {"concurrency": 1}})
     held = desk.books.open(CALLER, "m", "chat", max_tokens=10)

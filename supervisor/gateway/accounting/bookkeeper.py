@@ -215,6 +215,7 @@ class Bookkeeper:
         stream: bool = False,
         body_length: int = 0,
         max_tokens: int | None = None,
+        is_free: bool = False,
         model: str | None = None,
         client_request_id: str | None = None,
         batch_id: str | None = None,
@@ -222,12 +223,15 @@ class Bookkeeper:
     ) -> Booking:
         """Let a request in, hold its estimate back, and write it down; or refuse: RateLimitedError, BudgetExceededError, PriceUnknownError.
 
-        `max_tokens` bounds the whole answer (all choices together), `model` is another name by which its price may be known, `request_id` a new id
-        for the record (None: one is made up). A refused request counts nowhere and leaves no record.
+        `max_tokens` bounds the whole answer (all choices together; 0: it uses none), `is_free` says that no tokens are used at all, so that no budget
+        is asked. `model` is another name by which its price may be known, `request_id` a new id for the record (None: one is made up). A refused
+        request counts nowhere and leaves no record.
         """
         now, now_ms = self.clock.monotonic(), int(self.clock.wall() * MILLISECONDS)
         project, key_id = caller.project, caller.key_id
-        prompt, completion = self.estimator.estimate(project, endpoint, surface, body_length, max_tokens)
+        prompt, completion = (
+            (0, 0) if is_free else self.estimator.estimate(project, endpoint, surface, body_length, max_tokens)
+        )
         tokens = prompt + completion
         price = self._prices.get(endpoint) or self.price(model)
         micros = None if price is None else tokens_micros(prompt, completion, price)
@@ -247,7 +251,7 @@ class Bookkeeper:
         )
         # Whoever refuses, refuses before anything is counted.
         meters = self.limits.check(project, key_id, tokens, now)
-        reservation = self.ledger.reserve(project, key_id, micros, tokens, now_ms)
+        reservation = Reservation((), 0, 0) if is_free else self.ledger.reserve(project, key_id, micros, tokens, now_ms)
         admission = Admission(meters, tokens, now)
         try:
             self.journal.accept(request)
