@@ -16,8 +16,8 @@ from supervisor.gateway.admission.loads import Loads
 from supervisor.gateway.admission.places import Places
 from supervisor.gateway.calls import REQUEST_ID, Call
 from supervisor.gateway.exchange import Exchange
-from supervisor.gateway.fallbacks import fallback_order
 from supervisor.gateway.inflight import InFlight
+from supervisor.gateway.names import Names
 from supervisor.gateway.observing.capture import Capture
 from supervisor.gateway.observing.energy import EnergyBook
 from supervisor.gateway.observing.tracing import Tracing
@@ -45,8 +45,8 @@ FAILURES = frozenset({Outcome.ENGINE_DIED, Outcome.CUT, Outcome.TIMEOUT})
 class Gateway:
     """See the module.
 
-    `traffic` holds the figures, `admission` the waiting lines, `bookkeeper` who pays, `in_flight` what is on its way, `energy` what is drawn,
-    `tracing` who follows, and `capture` who copies (both None: nobody).
+    `names` are those of the configuration, `traffic` holds the figures, `admission` the waiting lines, `bookkeeper` who pays, `in_flight` what is on
+    its way, `energy` what is drawn, `tracing` who follows, and `capture` who copies (both None: nobody).
     `fallback_resends`: see `GatewaySettings`. All methods are for the loop's thread.
     """
 
@@ -67,7 +67,7 @@ class Gateway:
         self._forget = fleet.on_change(self.admission.changed)
         self.traffic = TrafficStats(clock, self.admission.waiting_for)
         self._exchanges: set[Exchange] = set()
-        self._fallbacks = settings.gateway.fallbacks
+        self.names = Names(settings)
         self.fallback_resends = settings.gateway.fallback_resends
         self.in_flight = InFlight()
         self._is_closed = False
@@ -82,7 +82,7 @@ class Gateway:
     def retune(self, settings: Settings) -> None:
         """Take new settings, for requests from now on."""
         self.admission.retune(settings.gateway)
-        self._fallbacks = settings.gateway.fallbacks
+        self.names = Names(settings)
         self.fallback_resends = settings.gateway.fallback_resends
         self.energy.retune(settings)
         if self.capture is not None:
@@ -91,16 +91,18 @@ class Gateway:
         self._served = {name: ids for name, ids in self._served.items() if name in settings.instances}
 
     def resolve(self, model: str | None) -> list[Instance]:
-        """The instances that `model` means, in the order of the configuration: the one of that name, or all that serve a model of that id.
+        """The instances that `model` means, in the order of the configuration: see `Names`, else all that serve a model of that id.
 
-        None means the default. `ModelNotFoundError` with the nearest name; `InstanceNotFoundError` when there is no instance at all.
+        None means the default endpoint. `ModelNotFoundError` with the nearest name; `InstanceNotFoundError` when there is no instance at all.
         """
+        # Most requests give a name of the configuration: they need not pay for a look at every model.
+        named = [self._fleet.find(name) for name in self.names.instances(model)]
+        # In the middle of a reload some may not be there yet.
+        found = [instance for instance in named if instance is not None]
+        if found:
+            return found
         if model is None:
             return [self._fleet.default]
-        # Most requests name an instance: they need not pay for a look at every model.
-        named = self._fleet.find(model)
-        if named is not None:
-            return [named]
         return [self._fleet.get(name) for name in choose(model, self._candidates())]
 
     def servers_of(self, model: str | None) -> list[str]:
@@ -168,11 +170,6 @@ class Gateway:
         return ids.union(name for name in names if name is not None)
 
     # For passages
-
-    def fallbacks_of(self, call: Call, instance: str) -> tuple[str, ...]:
-        """What may stand in for what a call names (for `instance`, if it names nothing)."""
-        chains = self._fallbacks
-        return fallback_order(call.model or instance, chains) if chains else ()
 
     def places_for(self, call: Call, model: str | None) -> list[Places]:
         """The places at which a call can be served by `model` (None: by the default one)."""

@@ -143,7 +143,7 @@ class Passage:
         self.booking = gateway.book(self._call, self._caller, instance)
         if gateway.tracing is not None:
             self._call = gateway.tracing.follow(self._call, self.booking.request.id)
-        self._fallbacks = iter(gateway.fallbacks_of(self._call, instance))
+        self._fallbacks = iter(gateway.names.fallbacks(self._call.model, instance))
         self._settling = Settling(gateway.energy, self._call, self.booking)
         gateway.in_flight.add(self)
 
