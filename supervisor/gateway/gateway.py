@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 from supervisor.clock import Clock
@@ -61,7 +62,7 @@ class Gateway:
         self._upstreams = Upstreams()
         self._watchman = Watchman(settings.server.upstream_idle_seconds)
         # An adopted server is known by its models only while it is there; who asks for one meanwhile means this instance all the same.
-        self._served: dict[str, frozenset[str]] = {}
+        self._served: dict[str, tuple[str, ...]] = {}
         self._active = 0
         self.admission = Admission(settings.gateway, clock, loads)
         self._forget = fleet.on_change(self.admission.changed)
@@ -161,13 +162,16 @@ class Gateway:
         ]
 
     def _ids_of(self, instance: Instance) -> frozenset[str]:
-        served = frozenset(model["id"] for model in instance.models)
-        if served:
-            self._served[instance.name] = served
         settings = self._fleet.settings_of(instance.name)
         names = (configured_id(settings), settings.endpoint, *settings.aliases)
-        ids = served or self._served.get(instance.name, frozenset())
-        return ids.union(name for name in names if name is not None)
+        return frozenset(self._served_by(instance)).union(name for name in names if name is not None)
+
+    def _served_by(self, instance: Instance) -> tuple[str, ...]:
+        """The ids of the models that a server has, or had when it was there last."""
+        served = tuple(model["id"] for model in instance.models)
+        if served:
+            self._served[instance.name] = served
+        return served or self._served.get(instance.name, ())
 
     # For passages
 
@@ -182,24 +186,36 @@ class Gateway:
             places.append(self.admission.places_of(instance, settings))
         return places
 
-    def book(self, call: Call, caller: Caller, instance: str) -> Booking:
-        """Write the request down; RateLimitedError, BudgetExceededError, PriceUnknownError; UnauthorizedError when the caller's key has ended."""
+    def book(self, call: Call, caller: Caller, instance: Instance) -> Booking:
+        """Write down a request that means this instance first.
+
+        RateLimitedError, BudgetExceededError, PriceUnknownError; UnauthorizedError when the caller's key has ended.
+        """
         # Whoever was let in once may ask for long: the lines of a batch, the chats of a connection.
         self.bookkeeper.keyring.check(caller)
         surface = surface_of(call.path)
         return self.bookkeeper.open(
             caller,
-            call.model or instance,
+            self.names.endpoint(call.model, instance.name),
             surface.name,
             stream=call.wants_stream,
             body_length=len(call.body),
             max_tokens=call.max_tokens if surface.generates else 0,
             is_free=surface.is_free,
-            model=instance,
+            names=self._priced_as(call, instance),
             client_request_id=call.headers.get(REQUEST_ID),
             batch_id=call.batch_id,
             request_id=call.id,
         )
+
+    def _priced_as(self, call: Call, instance: Instance) -> Iterator[str]:
+        """One thing has one price, whatever name it is asked for by. Worked out as far as it is needed: most prices are those of endpoints."""
+        yield from self.names.priced_as(instance.name)
+        # Of a server with several models that of the one that is asked for; else, of its own.
+        served = self._served_by(instance)
+        if call.model in served:
+            yield call.model
+        yield from served
 
     def began(self) -> float:
         """A request is on its way; pair it with `ended`. The time, monotonic seconds."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from supervisor.config.gateway_settings import chains_by_meaning
 from supervisor.config.placement_settings import endpoint_of, meanings
-from supervisor.config.settings import Settings
+from supervisor.config.settings import InstanceSettings, Settings
 from supervisor.gateway.fallbacks import fallback_order
+from supervisor.gateway.resolve import configured_id
 
 
 class Names:
@@ -22,6 +23,13 @@ class Names:
         self._meanings: dict[str | None, str] = dict(meant.items())
         if self._endpoints:
             self._meanings[None] = next(iter(self._endpoints.values()))
+        words: dict[str, list[str]] = {}
+        for word, meaning in meant.items():
+            words.setdefault(meaning, []).append(word)
+        self._priced_as = {
+            name: tuple(dict.fromkeys((endpoint, *words[endpoint], name, *_model_of(instances[name]))))
+            for name, endpoint in self._endpoints.items()
+        }
         self._replicas: dict[str, list[str]] = {}
         for name, endpoint in self._endpoints.items():
             self._replicas.setdefault(endpoint, []).append(name)
@@ -44,9 +52,18 @@ class Names:
             return self._endpoints.get(instance, instance)
         return model
 
+    def priced_as(self, instance: str) -> tuple[str, ...]:
+        """The names under which the price of what an instance serves may be found, in their order: those of its endpoint, its own, its model's."""
+        return self._priced_as.get(instance, (instance,))
+
     def fallbacks(self, model: str | None, instance: str) -> tuple[str, ...]:
         """What may stand in for what a name means. The id of a model has the fallbacks of the endpoint of the first `instance` that serves it."""
         if not self._fallbacks:
             return ()
         meaning = self._meanings.get(model) or self._endpoints.get(instance, instance)
         return self._fallbacks.get(meaning, ())
+
+
+def _model_of(settings: InstanceSettings) -> tuple[str, ...]:
+    model = configured_id(settings)
+    return () if model is None else (model,)

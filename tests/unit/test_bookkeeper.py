@@ -160,10 +160,10 @@ def test_a_request_costs_what_it_would_have_cost_when_it_was_let_in() -> None:
     assert desk.books.ledger.currency == "EUR"
 
 
-def test_a_model_has_the_price_of_its_endpoint_else_its_own_else_none() -> None:
+def test_the_price_is_that_of_the_first_name_that_has_one() -> None:
     desk = Desk()
-    names = [("m", "dear"), ("other", "dear"), ("other", "another"), ("other", None)]
-    prices = [desk.books.open(CALLER, endpoint, "chat", model=model).request.price for endpoint, model in names]
+    names = [("m", "dear"), ("other", "dear"), ("other", "another"), ()]
+    prices = [desk.books.open(CALLER, "m", "chat", names=each).request.price for each in names]
     assert prices == [Price(1_000_000, 2_000_000), Price(100_000_000, 100_000_000), None, None]
     unpriced = desk.books.open(CALLER, "other", "chat").settle(Outcome.OK, USED)
     assert (unpriced.cost_micros, desk.used()) == (None, (0, 30))

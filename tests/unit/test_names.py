@@ -66,3 +66,9 @@ def test_who_names_an_instance_means_no_other_unless_it_has_a_chain_of_its_own()
     found = names(chat=["solo"], c1=["c2"])
     assert found.fallbacks("c1", "c1") == ("c2",)
     assert found.fallbacks("gpt", "c1") == ("solo",)
+
+
+def test_a_price_is_looked_for_under_the_names_of_the_endpoint_the_instance_and_the_model() -> None:
+    assert names().priced_as("c2") == ("chat", "gpt", "c2", "demo")
+    assert names().priced_as("twin") == ("solo", "alone", "twin", "demo")
+    assert names().priced_as("gone") == ("gone",)

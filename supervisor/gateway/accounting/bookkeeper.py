@@ -191,11 +191,12 @@ class Bookkeeper:
         """The wall clock, which names the period of budgets and stamps records."""
         return int(self.clock.wall() * MILLISECONDS)
 
-    def price(self, *names: str | None) -> Price | None:
+    def price(self, names: Iterable[str]) -> Price | None:
         """The price by the first of these names that has one."""
-        for name in names:
-            if name is not None and (price := self._prices.get(name)) is not None:
-                return price
+        if self._prices:
+            for name in names:
+                if (price := self._prices.get(name)) is not None:
+                    return price
         return None
 
     def identify(self, presented: str | None) -> Caller:
@@ -216,7 +217,7 @@ class Bookkeeper:
         body_length: int = 0,
         max_tokens: int | None = None,
         is_free: bool = False,
-        model: str | None = None,
+        names: Iterable[str] | None = None,
         client_request_id: str | None = None,
         batch_id: str | None = None,
         request_id: str | None = None,
@@ -224,8 +225,8 @@ class Bookkeeper:
         """Let a request in, hold its estimate back, and write it down; or refuse: RateLimitedError, BudgetExceededError, PriceUnknownError.
 
         `max_tokens` bounds the whole answer (all choices together; 0: it uses none), `is_free` says that no tokens are used at all, so that no budget
-        is asked. `model` is another name by which its price may be known, `request_id` a new id for the record (None: one is made up). A refused
-        request counts nowhere and leaves no record.
+        is asked. `names` are those by which its price may be known (None: `endpoint`), the one that counts most first; `request_id` is a new id for
+        the record (None: one is made up). A refused request counts nowhere and leaves no record.
         """
         now, now_ms = self.clock.monotonic(), int(self.clock.wall() * MILLISECONDS)
         project, key_id = caller.project, caller.key_id
@@ -233,7 +234,7 @@ class Bookkeeper:
             (0, 0) if is_free else self.estimator.estimate(project, endpoint, surface, body_length, max_tokens)
         )
         tokens = prompt + completion
-        price = self._prices.get(endpoint) or self.price(model)
+        price = self.price((endpoint,) if names is None else names)
         micros = None if price is None else tokens_micros(prompt, completion, price)
         request = AcceptedRequest(
             request_id or f"req_{os.urandom(ID_BYTES).hex()}",
