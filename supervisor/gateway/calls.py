@@ -58,7 +58,8 @@ class Call:
                 continue
             if not isinstance(limit, int) or limit < 1:
                 return None
-            most = max(most, limit)
+            if limit > most:
+                most = limit
         if not most:
             return None
         choices = document.get("n")

@@ -33,7 +33,7 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
     replica = misbehaving(door.house.model, endpoint="chat")
     solo = misbehaving(door.house.model)
     await door.open(
-        {"c1": {**replica, "aliases": ["gpt"]}, "c2": replica, "solo": solo},
+        {"c1": {**replica, "aliases": ["gpt"]}, "c2": replica, "solo": {**solo, "aliases": ["large"]}},
         gateway={"queue_seconds": 0, "fallbacks": {"chat": ["solo"]}},
         sections={"accounting": {"prices": PRICES}},
     )
@@ -61,6 +61,11 @@ async def test_every_name_of_an_endpoint_means_its_replicas_and_its_fallbacks(do
     await stop(door, "c2")
     assert {str(body): await who(door, body) for body in ENDPOINT} == {str(body): (200, "solo") for body in ENDPOINT}
     assert await who(door, {"model": "c2"}) == (503, "")
+
+
+async def test_an_alias_that_is_called_like_a_tier_is_what_is_meant(door: Door) -> None:
+    assert (await door.ask({**HELLO, "model": "large"}))[0] == 200
+    assert door.outcomes("solo") == {"ok": 1}
 
 
 async def test_every_name_of_an_endpoint_costs_the_same_and_is_one_in_the_books(door: Door) -> None:
