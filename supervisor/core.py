@@ -98,7 +98,7 @@ class Supervisor:
         self._reloads: set[asyncio.Task[ReloadReport]] = set()
         self._survivors: dict[str, posix.Found] = {}
         self._reaper = OrphanReaper(self.clock)
-        self.router = Router(lambda: self.settings.routing, lambda: self.settings.instances, self._budget_status)
+        self.router = Router(lambda: self.settings.routing, lambda: self.gateway.names, self._budget_status)
         self.fleet: Fleet
         self.placer: Placer
         self.gateway: Gateway

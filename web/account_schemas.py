@@ -116,7 +116,7 @@ _USAGE: dict[str, Schema] = {
             "project": STRING,
             "key_id": _OPTIONAL_TEXT,
             "key_label": _OPTIONAL_TEXT,
-            "endpoint": described(STRING, "What was asked for."),
+            "endpoint": described(STRING, "What was asked for: an endpoint, by whichever of its names, or the id of a model."),
             "surface": STRING,
             "stream": BOOLEAN,
             "batch_id": _OPTIONAL_TEXT,

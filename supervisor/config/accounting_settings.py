@@ -106,8 +106,8 @@ class AccountingSettings(StrictModel):
     currency: Currency = Field("USD", description="Name of the currency of prices and budgets.")
     prices: dict[ModelName, PriceSettings] = Field(
         default_factory=dict,
-        description="Prices by the name of an instance, endpoint or model. What has no price costs nothing known: projects "
-        "with a budget in money cannot use it.",
+        description="Prices by the name of an endpoint, an instance or a model, the first of these that has one. What has no price costs "
+        "nothing known: projects with a budget in money cannot use it.",
     )
     limits: LimitsSettings = Field(
         default_factory=LimitsSettings, description="Limits of keys and projects that have none of their own."

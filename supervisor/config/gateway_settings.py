@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Self
+from collections.abc import Mapping, Sequence
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from supervisor.config.fields import BrokenRule, Bytes, Count, GraceSeconds, Seconds, StrictModel, Text, refuse
+from supervisor.config.fields import BrokenRule, Bytes, Count, GraceSeconds, Seconds, StrictModel, Text
 from supervisor.config.suggestions import remedy_for
 
 
@@ -46,14 +45,6 @@ class GatewaySettings(StrictModel):
         description="Whether fallbacks also get requests whose engine, which has them, dies, is silent or fails before it answers.",
     )
 
-    @model_validator(mode="after")
-    def _no_circles(self) -> Self:
-        loop = find_loop(self.fallbacks)
-        if loop is not None:
-            message = f"the fallbacks go round in a circle: {' → '.join(loop)}"
-            refuse([(("fallbacks", loop[0]), message, "take one of these names out of the other's list")])
-        return self
-
 
 def find_loop(chains: Mapping[str, Sequence[str]]) -> tuple[str, ...] | None:
     """The first circle that following fallbacks leads into, its first name repeated at its end; None when there is none."""
@@ -75,12 +66,30 @@ def find_loop(chains: Mapping[str, Sequence[str]]) -> tuple[str, ...] | None:
     return None
 
 
-def fallback_rules(chains: Mapping[str, Sequence[str]], known: Iterable[str]) -> list[BrokenRule]:
-    """The names in fallbacks that mean nothing; `known` are the instances, their endpoints and aliases."""
-    names = dict.fromkeys(known)
-    return [
-        (("gateway", "fallbacks", name), f"`{word}` is no model's name", remedy_for(word, names))
+def chains_by_meaning(chains: Mapping[str, Sequence[str]], meanings: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """The fallbacks with each name as what it means (`placement_settings.meanings`), so that a chain is the same by whatever name it is asked for."""
+    return {
+        meanings.get(name, name): tuple(meanings.get(word, word) for word in chain) for name, chain in chains.items()
+    }
+
+
+def fallback_rules(chains: Mapping[str, Sequence[str]], meanings: Mapping[str, str]) -> list[BrokenRule]:
+    """Names in fallbacks that mean nothing, two lists for one model, and lists that go round in a circle."""
+    broken: list[BrokenRule] = [
+        (("gateway", "fallbacks", name), f"`{word}` is no model's name", remedy_for(word, meanings))
         for name, chain in chains.items()
         for word in dict.fromkeys((name, *chain))
-        if word not in names
+        if word not in meanings
     ]
+    keys: dict[str, str] = {}
+    for name in chains:
+        first = keys.setdefault(meanings.get(name, name), name)
+        if first != name:
+            message = f"`{name}` and `{first}` mean the same, and both have fallbacks"
+            broken.append((("gateway", "fallbacks", name), message, "put them into one list"))
+    loop = find_loop(chains_by_meaning(chains, meanings))
+    if loop is not None:
+        message = f"the fallbacks go round in a circle: {' → '.join(loop)}"
+        remedy = "take one of these names out of the other's list"
+        broken.append((("gateway", "fallbacks", keys[loop[0]]), message, remedy))
+    return broken

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
@@ -98,3 +99,10 @@ def name_rules(settings: Settings) -> list[BrokenRule]:
 def endpoint_of(name: str, instance: InstanceSettings) -> str:
     """The name under which an instance is one of several replicas: its `endpoint`, else its own."""
     return instance.endpoint if instance.endpoint is not None else name
+
+
+def meanings(instances: Mapping[str, InstanceSettings]) -> dict[str, str]:
+    """What each name in the configuration means: an endpoint, by its own name or an alias; else the one instance of that name."""
+    aliases = {alias: endpoint_of(name, own) for name, own in instances.items() for alias in own.aliases}
+    endpoints = {endpoint_of(name, own) for name, own in instances.items()}
+    return aliases | {name: name for name in (*instances, *endpoints)}

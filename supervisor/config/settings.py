@@ -35,8 +35,8 @@ from supervisor.config.observing_settings import CaptureSettings, EnergySettings
 from supervisor.config.placement_settings import (
     GroupSettings,
     MemorySettings,
-    endpoint_of,
     group_rules,
+    meanings,
     name_rules,
     placement_rules,
 )
@@ -210,7 +210,7 @@ class Settings(StrictModel):
                 *_clashing_figures(self),
                 *group_rules(self),
                 *name_rules(self),
-                *_fallbacks(self),
+                *fallback_rules(self.gateway.fallbacks, meanings(self.instances)),
             ]
         )
         return self
@@ -292,12 +292,3 @@ def _clashing_figures(settings: Settings) -> list[BrokenRule]:
         for name, instance in settings.instances.items()
         for key, message, remedy in inconsistencies(instance.resolved_supervision(settings.defaults))
     ]
-
-
-def _fallbacks(settings: Settings) -> list[BrokenRule]:
-    known = [
-        word
-        for name, instance in settings.instances.items()
-        for word in (name, endpoint_of(name, instance), *instance.aliases)
-    ]
-    return fallback_rules(settings.gateway.fallbacks, known)

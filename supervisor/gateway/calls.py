@@ -20,6 +20,9 @@ MESSAGES = "/v1/messages"
 COUNT_TOKENS = "/v1/messages/count_tokens"
 _WITH_MESSAGES = frozenset({CHAT, MESSAGES, COUNT_TOKENS})
 _SAMPLED = frozenset({CHAT, COMPLETIONS, RESPONSES, MESSAGES})
+_LENGTHS = ("max_completion_tokens", "max_tokens", "n_predict")
+# Elsewhere engines pass over it.
+_LENGTHS_OF_RESPONSES = (*_LENGTHS, "max_output_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +48,22 @@ class Call:
 
     @property
     def max_tokens(self) -> int | None:
-        """Most tokens that all choices together may have; None where the request does not say."""
+        """Most tokens that all choices together may have; None where the request does not say, or sets no bound (llama.cpp's `n_predict: -1`)."""
         document = self.document
-        limit = document.get("max_completion_tokens") or document.get("max_tokens")
-        if not isinstance(limit, int) or limit < 1:
+        most = 0
+        # Of several the greatest: which one counts is the engine's to say.
+        for name in _LENGTHS_OF_RESPONSES if self.path == RESPONSES else _LENGTHS:
+            limit = document.get(name)
+            if limit is None:
+                continue
+            if not isinstance(limit, int) or limit < 1:
+                return None
+            if limit > most:
+                most = limit
+        if not most:
             return None
         choices = document.get("n")
-        return limit * (choices if isinstance(choices, int) and choices > 1 else 1)
+        return most * (choices if isinstance(choices, int) and choices > 1 else 1)
 
     @property
     def wants_stream(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 from supervisor.clock import Clock
@@ -16,8 +17,8 @@ from supervisor.gateway.admission.loads import Loads
 from supervisor.gateway.admission.places import Places
 from supervisor.gateway.calls import REQUEST_ID, Call
 from supervisor.gateway.exchange import Exchange
-from supervisor.gateway.fallbacks import fallback_order
 from supervisor.gateway.inflight import InFlight
+from supervisor.gateway.names import Names
 from supervisor.gateway.observing.capture import Capture
 from supervisor.gateway.observing.energy import EnergyBook
 from supervisor.gateway.observing.tracing import Tracing
@@ -45,8 +46,8 @@ FAILURES = frozenset({Outcome.ENGINE_DIED, Outcome.ENGINE_ERROR, Outcome.CUT, Ou
 class Gateway:
     """See the module.
 
-    `traffic` holds the figures, `admission` the waiting lines, `bookkeeper` who pays, `in_flight` what is on its way, `energy` what is drawn,
-    `tracing` who follows, and `capture` who copies (both None: nobody).
+    `names` are those of the configuration, `traffic` holds the figures, `admission` the waiting lines, `bookkeeper` who pays, `in_flight` what is on
+    its way, `energy` what is drawn, `tracing` who follows, and `capture` who copies (both None: nobody).
     `fallback_resends`: see `GatewaySettings`. All methods are for the loop's thread.
     """
 
@@ -61,13 +62,13 @@ class Gateway:
         self._upstreams = Upstreams()
         self._watchman = Watchman(settings.server.upstream_idle_seconds)
         # An adopted server is known by its models only while it is there; who asks for one meanwhile means this instance all the same.
-        self._served: dict[str, frozenset[str]] = {}
+        self._served: dict[str, tuple[str, ...]] = {}
         self._active = 0
         self.admission = Admission(settings.gateway, clock, loads)
         self._forget = fleet.on_change(self.admission.changed)
         self.traffic = TrafficStats(clock, self.admission.waiting_for)
         self._exchanges: set[Exchange] = set()
-        self._fallbacks = settings.gateway.fallbacks
+        self.names = Names(settings)
         self.fallback_resends = settings.gateway.fallback_resends
         self.in_flight = InFlight()
         self._is_closed = False
@@ -82,7 +83,7 @@ class Gateway:
     def retune(self, settings: Settings) -> None:
         """Take new settings, for requests from now on."""
         self.admission.retune(settings.gateway)
-        self._fallbacks = settings.gateway.fallbacks
+        self.names = Names(settings)
         self.fallback_resends = settings.gateway.fallback_resends
         self.energy.retune(settings)
         if self.capture is not None:
@@ -91,16 +92,18 @@ class Gateway:
         self._served = {name: ids for name, ids in self._served.items() if name in settings.instances}
 
     def resolve(self, model: str | None) -> list[Instance]:
-        """The instances that `model` means, in the order of the configuration: the one of that name, or all that serve a model of that id.
+        """The instances that `model` means, in the order of the configuration: see `Names`, else all that serve a model of that id.
 
-        None means the default. `ModelNotFoundError` with the nearest name; `InstanceNotFoundError` when there is no instance at all.
+        None means the default endpoint. `ModelNotFoundError` with the nearest name; `InstanceNotFoundError` when there is no instance at all.
         """
+        # Most requests give a name of the configuration: they need not pay for a look at every model.
+        named = [self._fleet.find(name) for name in self.names.instances(model)]
+        # In the middle of a reload some may not be there yet.
+        found = [instance for instance in named if instance is not None]
+        if found:
+            return found
         if model is None:
             return [self._fleet.default]
-        # Most requests name an instance: they need not pay for a look at every model.
-        named = self._fleet.find(model)
-        if named is not None:
-            return [named]
         return [self._fleet.get(name) for name in choose(model, self._candidates())]
 
     def servers_of(self, model: str | None) -> list[str]:
@@ -159,20 +162,18 @@ class Gateway:
         ]
 
     def _ids_of(self, instance: Instance) -> frozenset[str]:
-        served = frozenset(model["id"] for model in instance.models)
-        if served:
-            self._served[instance.name] = served
         settings = self._fleet.settings_of(instance.name)
         names = (configured_id(settings), settings.endpoint, *settings.aliases)
-        ids = served or self._served.get(instance.name, frozenset())
-        return ids.union(name for name in names if name is not None)
+        return frozenset(self._served_by(instance)).union(name for name in names if name is not None)
+
+    def _served_by(self, instance: Instance) -> tuple[str, ...]:
+        """The ids of the models that a server has, or had when it was there last."""
+        served = tuple(model["id"] for model in instance.models)
+        if served:
+            self._served[instance.name] = served
+        return served or self._served.get(instance.name, ())
 
     # For passages
-
-    def fallbacks_of(self, call: Call, instance: str) -> tuple[str, ...]:
-        """What may stand in for what a call names (for `instance`, if it names nothing)."""
-        chains = self._fallbacks
-        return fallback_order(call.model or instance, chains) if chains else ()
 
     def places_for(self, call: Call, model: str | None) -> list[Places]:
         """The places at which a call can be served by `model` (None: by the default one)."""
@@ -185,22 +186,36 @@ class Gateway:
             places.append(self.admission.places_of(instance, settings))
         return places
 
-    def book(self, call: Call, caller: Caller, instance: str) -> Booking:
-        """Write the request down; RateLimitedError, BudgetExceededError, PriceUnknownError; UnauthorizedError when the caller's key has ended."""
+    def book(self, call: Call, caller: Caller, instance: Instance) -> Booking:
+        """Write down a request that means this instance first.
+
+        RateLimitedError, BudgetExceededError, PriceUnknownError; UnauthorizedError when the caller's key has ended.
+        """
         # Whoever was let in once may ask for long: the lines of a batch, the chats of a connection.
         self.bookkeeper.keyring.check(caller)
+        surface = surface_of(call.path)
         return self.bookkeeper.open(
             caller,
-            call.model or instance,
-            surface_of(call.path).name,
+            self.names.endpoint(call.model, instance.name),
+            surface.name,
             stream=call.wants_stream,
             body_length=len(call.body),
-            max_tokens=call.max_tokens,
-            model=instance,
+            max_tokens=call.max_tokens if surface.generates else 0,
+            is_free=surface.is_free,
+            names=self._priced_as(call, instance),
             client_request_id=call.headers.get(REQUEST_ID),
             batch_id=call.batch_id,
             request_id=call.id,
         )
+
+    def _priced_as(self, call: Call, instance: Instance) -> Iterator[str]:
+        """One thing has one price, whatever name it is asked for by. Worked out as far as it is needed: most prices are those of endpoints."""
+        yield from self.names.priced_as(instance.name)
+        # Of a server with several models that of the one that is asked for; else, of its own.
+        served = self._served_by(instance)
+        if call.model in served:
+            yield call.model
+        yield from served
 
     def began(self) -> float:
         """A request is on its way; pair it with `ended`. The time, monotonic seconds."""

@@ -20,6 +20,7 @@ from supervisor.gateway.gateway import Gateway
 from supervisor.gateway.inflight import InFlightRequest, Stage, cancelled
 from supervisor.gateway.losses import ENGINE_ERROR
 from supervisor.gateway.settling import Settling
+from supervisor.process.instance import Instance
 from supervisor.storage.records import TokenUsage
 
 
@@ -67,7 +68,7 @@ class Passage:
         self._started_at = gateway.began()
         try:
             places = gateway.places_for(self._call, self._call.model)
-            self._book(places[0].instance.name)
+            self._book(places[0].instance)
             try:
                 if not await self._enter(places):
                     self._first_reason()
@@ -138,12 +139,12 @@ class Passage:
             self._is_cancelled = True
             self._waiter.cancel()
 
-    def _book(self, instance: str) -> None:
+    def _book(self, instance: Instance) -> None:
         gateway = self._gateway
         self.booking = gateway.book(self._call, self._caller, instance)
         if gateway.tracing is not None:
             self._call = gateway.tracing.follow(self._call, self.booking.request.id)
-        self._fallbacks = iter(gateway.fallbacks_of(self._call, instance))
+        self._fallbacks = iter(gateway.names.fallbacks(self._call.model, instance.name))
         self._settling = Settling(gateway.energy, self._call, self.booking)
         gateway.in_flight.add(self)
 

@@ -29,7 +29,10 @@ class Dialect(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """One kind of request to an engine. `name` is what the books call it; `engines` goes on from "It is in"; `is_free`: it uses no tokens."""
+    """One kind of request to an engine. `name` is what the books call it; `engines` goes on from "It is in".
+
+    `is_free`: it uses no tokens; `generates`: the tokens that it uses are not those of the request alone.
+    """
 
     name: str
     engines: str
@@ -37,14 +40,19 @@ class Surface:
     end: StreamEnd = OPENAI_END
     has_stream_options: bool = False
     is_free: bool = False
+    generates: bool = True
 
 
 SURFACES: Mapping[str, Surface] = {
     calls.CHAT: Surface("chat", _BOTH, has_stream_options=True),
     calls.COMPLETIONS: Surface("completions", _BOTH, has_stream_options=True),
-    calls.EMBEDDINGS: Surface("embeddings", f"{_LLAMA} with `embedding: true`, and vLLM with an embedding model"),
+    calls.EMBEDDINGS: Surface(
+        "embeddings", f"{_LLAMA} with `embedding: true`, and vLLM with an embedding model", generates=False
+    ),
     calls.RERANK: Surface(
-        "rerank", f"{_LLAMA} with `embedding: true` and `pooling: rank`, and vLLM, both with a reranking model"
+        "rerank",
+        f"{_LLAMA} with `embedding: true` and `pooling: rank`, and vLLM, both with a reranking model",
+        generates=False,
     ),
     calls.RESPONSES: Surface("responses", _BOTH, Dialect.RESPONSES, RESPONSES_END),
     calls.MESSAGES: Surface("messages", _BOTH, Dialect.ANTHROPIC, MESSAGES_END),

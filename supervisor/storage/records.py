@@ -56,8 +56,9 @@ class Price(NamedTuple):
 class AcceptedRequest(NamedTuple):
     """A request that was let in: who pays, and for what. Written before anything is sent to an engine.
 
-    `id` is ours and unique; `client_request_id` what the client calls it (`X-Request-Id`), if anything. `endpoint` is the name that was asked for,
-    `surface` the route's kind (`chat`, `completions`, `embeddings`, …), `reserved_micros` what is held back of the budgets until it is settled.
+    `id` is ours and unique; `client_request_id` what the client calls it (`X-Request-Id`), if anything. `endpoint` is what was asked for: one name
+    for all that mean the same endpoint, or the id of a model; `surface` the route's kind (`chat`, `completions`, `embeddings`, …), `reserved_micros`
+    what is held back of the budgets until it is settled.
     """
 
     id: str

@@ -160,10 +160,10 @@ def test_a_request_costs_what_it_would_have_cost_when_it_was_let_in() -> None:
     assert desk.books.ledger.currency == "EUR"
 
 
-def test_a_model_has_the_price_of_its_endpoint_else_its_own_else_none() -> None:
+def test_the_price_is_that_of_the_first_name_that_has_one() -> None:
     desk = Desk()
-    names = [("m", "dear"), ("other", "dear"), ("other", "another"), ("other", None)]
-    prices = [desk.books.open(CALLER, endpoint, "chat", model=model).request.price for endpoint, model in names]
+    names = [("m", "dear"), ("other", "dear"), ("other", "another"), ()]
+    prices = [desk.books.open(CALLER, "m", "chat", names=each).request.price for each in names]
     assert prices == [Price(1_000_000, 2_000_000), Price(100_000_000, 100_000_000), None, None]
     unpriced = desk.books.open(CALLER, "other", "chat").settle(Outcome.OK, USED)
     assert (unpriced.cost_micros, desk.used()) == (None, (0, 30))
@@ -176,6 +176,22 @@ def test_a_budget_in_money_refuses_a_model_without_a_price() -> None:
     with pytest.raises(PriceUnknownError):
         desk.books.open(CALLER, "other", "chat")
     assert desk.journal.accepted == []
+
+
+def test_what_uses_no_tokens_passes_a_spent_budget_an_unknown_price_and_a_debt_of_tokens() -> None:
+    zero = [Budget("p", Period.DAY, unit, 0) for unit in BudgetUnit]
+    desk = Desk(*zero, limits={"key": {"tokens_per_minute": 10, "requests_per_minute": 2}})
+    desk.books.set_accounts([], [], [])
+    desk.books.open(CALLER, "m", "chat", max_tokens=1).settle(Outcome.OK, TokenUsage(1_000, 1_000))
+    desk.books.set_accounts([], [], zero)
+    with pytest.raises(RateLimitedError):
+        desk.books.open(CALLER, "m", "chat", max_tokens=1)
+    booking = desk.books.open(CALLER, "other", "tokenize", body_length=4_000, is_free=True)
+    assert (booking.request.reserved_tokens, booking.request.reserved_micros, desk.reserved()) == (0, 0, 0)
+    booking.settle(Outcome.OK)
+    assert desk.used() == (3_000, 2_000)
+    with pytest.raises(RateLimitedError, match="2 requests a minute"):
+        desk.books.open(CALLER, "other", "tokenize", is_free=True)
 
 
 def test_what_the_limits_refuse_the_budget_does_not_see() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from supervisor.errors import MalformedRequestError
-from supervisor.gateway.calls import CHAT, COMPLETIONS, EMBEDDINGS, Call, check
+from supervisor.gateway.calls import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, Call, check
 
 USER = {"role": "user", "content": "hello"}
 TOOL = {"type": "function", "function": {"name": "f", "anything": 1}}
@@ -118,3 +118,22 @@ def test_only_the_name_of_the_model_is_changed_for_an_engine_that_insists() -> N
 def test_only_a_number_of_tokens_bounds_what_is_held_back(limit: object) -> None:
     document = {"input": "x", "max_tokens": limit}
     assert Call(EMBEDDINGS, b"", document, {}).max_tokens in (None, 1)
+
+
+@pytest.mark.parametrize(
+    ("path", "document", "most"),
+    [
+        (CHAT, {}, None),
+        (CHAT, {"max_tokens": 5}, 5),
+        (CHAT, {"max_completion_tokens": 5, "n": 3}, 15),
+        (CHAT, {"max_tokens": 5, "n_predict": 7}, 7),
+        (COMPLETIONS, {"n_predict": 5}, 5),
+        (COMPLETIONS, {"max_tokens": 5, "n_predict": -1}, None),
+        (RESPONSES, {"max_output_tokens": 5}, 5),
+        (CHAT, {"max_output_tokens": 5}, None),
+    ],
+)
+def test_every_name_of_the_longest_answer_is_known_where_engines_know_it(
+    path: str, document: dict[str, Any], most: int | None
+) -> None:
+    assert Call(path, b"", document, {}).max_tokens == most

@@ -63,6 +63,8 @@ def test_a_chain_longer_than_the_stack_is_no_problem() -> None:
     [
         ({"big": ["small"], "small": ["big"]}, "gateway.fallbacks.big", "big → small → big"),
         ({"big": ["big"]}, "gateway.fallbacks.big", "big → big"),
+        ({"big": ["small"], "small": ["large"]}, "gateway.fallbacks.big", "big → small → big"),
+        ({"large": ["small"], "big": ["small"]}, "gateway.fallbacks.big", "`big` and `large` mean the same"),
         ({"big": ["smal"]}, "gateway.fallbacks.big", "did you mean `small`?"),
         ({"bigg": ["small"]}, "gateway.fallbacks.bigg", "did you mean `big`?"),
     ],

@@ -54,7 +54,9 @@ _BUDGET: Schema = record(
             record(
                 {
                     "recommended_model": described(STRING, "A tier or a model's name, to be given as `model`."),
-                    "model": described(STRING, "What that means here: a model's or an instance's name."),
+                    "model": described(
+                        STRING, "What that means here: the name of an endpoint, an instance or a model."
+                    ),
                     "instances": described(array(STRING), "Those that serve it: one of them would answer."),
                     "reasoning": STRING,
                     "budget_status": _BUDGET,
@@ -75,7 +77,7 @@ async def choose_route(request: web.Request) -> web.Response:
     return web.json_response(
         {
             "recommended_model": route.choice,
-            "model": route.model or instances[0],
+            "model": route.model or supervisor.gateway.names.endpoint(None, instances[0]),
             "instances": instances,
             "reasoning": route.reason,
             "budget_status": _budget(supervisor.router.status_of(caller)),

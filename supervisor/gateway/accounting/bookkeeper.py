@@ -194,11 +194,12 @@ class Bookkeeper:
         """The wall clock, which names the period of budgets and stamps records."""
         return int(self.clock.wall() * MILLISECONDS)
 
-    def price(self, *names: str | None) -> Price | None:
+    def price(self, names: Iterable[str]) -> Price | None:
         """The price by the first of these names that has one."""
-        for name in names:
-            if name is not None and (price := self._prices.get(name)) is not None:
-                return price
+        if self._prices:
+            for name in names:
+                if (price := self._prices.get(name)) is not None:
+                    return price
         return None
 
     def identify(self, presented: str | None) -> Caller:
@@ -218,21 +219,25 @@ class Bookkeeper:
         stream: bool = False,
         body_length: int = 0,
         max_tokens: int | None = None,
-        model: str | None = None,
+        is_free: bool = False,
+        names: Iterable[str] | None = None,
         client_request_id: str | None = None,
         batch_id: str | None = None,
         request_id: str | None = None,
     ) -> Booking:
         """Let a request in, hold its estimate back, and write it down; or refuse: RateLimitedError, BudgetExceededError, PriceUnknownError.
 
-        `max_tokens` bounds the whole answer (all choices together), `model` is another name by which its price may be known, `request_id` a new id
-        for the record (None: one is made up). A refused request counts nowhere and leaves no record.
+        `max_tokens` bounds the whole answer (all choices together; 0: it uses none), `is_free` says that no tokens are used at all, so that no budget
+        is asked. `names` are those by which its price may be known (None: `endpoint`), the one that counts most first; `request_id` is a new id for
+        the record (None: one is made up). A refused request counts nowhere and leaves no record.
         """
         now, now_ms = self.clock.monotonic(), int(self.clock.wall() * MILLISECONDS)
         project, key_id = caller.project, caller.key_id
-        prompt, completion = self.estimator.estimate(project, endpoint, surface, body_length, max_tokens)
+        prompt, completion = (
+            (0, 0) if is_free else self.estimator.estimate(project, endpoint, surface, body_length, max_tokens)
+        )
         tokens = prompt + completion
-        price = self._prices.get(endpoint) or self.price(model)
+        price = self.price((endpoint,) if names is None else names)
         micros = None if price is None else tokens_micros(prompt, completion, price)
         request = AcceptedRequest(
             request_id or f"req_{os.urandom(ID_BYTES).hex()}",
@@ -251,7 +256,9 @@ class Bookkeeper:
         # Whoever refuses, refuses before anything is counted.
         try:
             meters = self.limits.check(project, key_id, tokens, now)
-            reservation = self.ledger.reserve(project, key_id, micros, tokens, now_ms)
+            reservation = (
+                Reservation((), 0, 0) if is_free else self.ledger.reserve(project, key_id, micros, tokens, now_ms)
+            )
         except LlamavisorError as error:
             for listener in self.on_refused:
                 listener(project, error.code)

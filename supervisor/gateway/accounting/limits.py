@@ -79,13 +79,13 @@ class Meter:
         self.tokens = _resized(self.tokens, limits.tokens_per_minute, now)
 
     def check(self, tokens: int, now: float) -> None:
-        """Raise RateLimitedError unless one more request with so many tokens may come in."""
+        """Raise RateLimitedError unless one more request with so many tokens may come in; one that uses none passes while others pay a debt off."""
         most = self._limits.concurrency
         if most is not None and self.in_flight >= most:
             raise self._refused("concurrency", f"{most} requests at a time", CONCURRENCY_RETRY_SECONDS)
         if self.requests is not None and (seconds := self.requests.lacks_seconds(1, now)):
             raise self._refused("requests", f"{self.requests.capacity} requests a minute", seconds)
-        if self.tokens is not None and (seconds := self.tokens.lacks_seconds(tokens, now)):
+        if tokens and self.tokens is not None and (seconds := self.tokens.lacks_seconds(tokens, now)):
             raise self._refused("tokens", f"{self.tokens.capacity} tokens a minute", seconds)
 
     def _refused(self, limit: str, figure: str, seconds: float) -> RateLimitedError:
