@@ -60,7 +60,10 @@ class Call:
     @property
     def choices(self) -> int:
         """Answers to each prompt that it asks for."""
-        return next((number for name in _CHOICES if (number := _number_in(self.document, name))), 1)
+        document = self.document
+        if "n" not in document and "n_cmpl" not in document:
+            return 1
+        return next((number for name in _CHOICES if (number := _number_in(document, name))), 1)
 
     @property
     def answers(self) -> int:

@@ -196,6 +196,7 @@ class Gateway:
             stream=call.wants_stream,
             body_length=len(call.body),
             max_tokens=call.max_tokens,
+            answers=call.answers,
             model=instance,
             client_request_id=call.headers.get(REQUEST_ID),
             batch_id=call.batch_id,

@@ -70,6 +70,7 @@ class Booking:
 
     __slots__ = (
         "_admission",
+        "_answers",
         "_body_length",
         "_books",
         "_prompt_tokens",
@@ -89,6 +90,7 @@ class Booking:
         body_length: int,
         prompt_tokens: int,
         started_at: float,
+        answers: int,
     ) -> None:
         self.request = request
         self.settlement: Settlement | None = None
@@ -99,6 +101,7 @@ class Booking:
         self._body_length = body_length
         self._prompt_tokens = prompt_tokens
         self._started_at = started_at
+        self._answers = answers
 
     def with_prompt(self, usage: TokenUsage) -> TokenUsage:
         """What was counted; with the prompt as it was estimated, where nobody has told its length."""
@@ -133,7 +136,9 @@ class Booking:
         self._admission.settle(tokens, now)
         self._reservation.settle(cost, tokens)
         if usage.source is FROM_ENGINE and outcome == OK:
-            books.estimator.learn(request.project, request.endpoint, request.surface, self._body_length, usage)
+            books.estimator.learn(
+                request.project, request.endpoint, request.surface, self._body_length, usage, self._answers
+            )
         books.journal.settle(settlement)
         if books.on_settled:
             books.tell(UsageRecord(request, settlement))
@@ -215,6 +220,7 @@ class Bookkeeper:
         stream: bool = False,
         body_length: int = 0,
         max_tokens: int | None = None,
+        answers: int = 1,
         model: str | None = None,
         client_request_id: str | None = None,
         batch_id: str | None = None,
@@ -222,12 +228,12 @@ class Bookkeeper:
     ) -> Booking:
         """Let a request in, hold its estimate back, and write it down; or refuse: RateLimitedError, BudgetExceededError, PriceUnknownError.
 
-        `max_tokens` bounds the whole answer (all choices together), `model` is another name by which its price may be known, `request_id` a new id
+        `max_tokens` bounds all `answers` that it asks for together, `model` is another name by which its price may be known, `request_id` a new id
         for the record (None: one is made up). A refused request counts nowhere and leaves no record.
         """
         now, now_ms = self.clock.monotonic(), int(self.clock.wall() * MILLISECONDS)
         project, key_id = caller.project, caller.key_id
-        prompt, completion = self.estimator.estimate(project, endpoint, surface, body_length, max_tokens)
+        prompt, completion = self.estimator.estimate(project, endpoint, surface, body_length, max_tokens, answers)
         tokens = prompt + completion
         price = self._prices.get(endpoint) or self.price(model)
         micros = None if price is None else tokens_micros(prompt, completion, price)
@@ -255,7 +261,7 @@ class Bookkeeper:
             reservation.release()
             admission.settle(0, now)
             raise
-        return Booking(self, request, admission, reservation, body_length, prompt, now)
+        return Booking(self, request, admission, reservation, body_length, prompt, now, answers)
 
     def tell(self, record: UsageRecord) -> None:
         """Tell the listeners of a complete record."""
