@@ -196,8 +196,11 @@ class Exchange:
             return self._usage
         prelude = self._prelude
         counted = self._judge.events - prelude.events
-        source = TokenSource.COUNTED if counted or prelude.read_tokens else TokenSource.NONE
-        return TokenUsage(prelude.read_tokens, counted, prelude.cached_tokens, source)
+        prompt, cached = prelude.read_tokens, prelude.cached_tokens
+        if not prompt and (told := usage_told(self._judge.figures)) is not None:
+            prompt, cached = told.prompt_tokens, told.cached_tokens
+        source = TokenSource.COUNTED if counted or prompt else TokenSource.NONE
+        return TokenUsage(prompt, counted, cached, source)
 
     @property
     def _is_llama(self) -> bool:
