@@ -189,7 +189,8 @@ async def test_every_prompt_of_a_list_is_held_back(door: Door) -> None:
 
 
 async def test_one_prompt_that_cannot_be_served_refuses_the_list_and_costs_nothing(door: Door) -> None:
-    body = {"prompt": ["Once", "word " * 9_000], "max_tokens": 4}
+    # The third waits for one of two slots: by then, the engine has begun its stream.
+    body = {"prompt": ["Once", "Once", "word " * 9_000], "max_tokens": 4}
     status, refusal, headers = await door.ask(body, COMPLETIONS)
     assert (status, "context" in refusal["error"]["message"]) == (400, True)
     async with door.session.get(f"{door.url}/v1/requests/{headers['x-llamavisor-request-id']}") as told:
