@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from supervisor.errors import LlamavisorError, MalformedRequestError
-from supervisor.gateway.calls import CHAT, check
+from supervisor.gateway.calls import CHAT, check, check_one_choice
 from supervisor.gateway.chat_answers import ChatStream, flat_usage
 from supervisor.gateway.costs import cost_number
 from supervisor.gateway.losses import IncompleteAnswerError, said
@@ -168,6 +168,7 @@ class _ChatSocket:
         caller = payer_of(self._request, document)
         asked = {name: value for name, value in document.items() if name not in _ENVELOPE}
         check(CHAT, asked)
+        check_one_choice(asked, "on this WebSocket")
         asked |= {"stream": True, "stream_options": {"include_usage": True}}
         call, _ = call_of(self._request, CHAT, asked, caller=caller)
         # The id of the request is the connection's; each chat has one of its own.

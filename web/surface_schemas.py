@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from supervisor.gateway.calls import CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RERANK, RESPONSES
+from supervisor.gateway.calls import (
+    CHAT,
+    COMPLETIONS,
+    COUNT_TOKENS,
+    EMBEDDINGS,
+    MESSAGES,
+    MOST_CHOICES,
+    RERANK,
+    RESPONSES,
+)
 from supervisor.gateway.surfaces import Dialect, surface_of
 from supervisor.request_fields import ROLES
 from web.registry import Reply, Schema
@@ -63,6 +72,14 @@ _RESPONSES: dict[str, Schema] = {
     "max_output_tokens": {**INTEGER, "minimum": 1},
     **{name: schema for name, schema in _SAMPLING.items() if name != "max_tokens"},
 }
+_SEVERAL: dict[str, Schema] = {
+    "n": {
+        **INTEGER,
+        "minimum": 1,
+        "maximum": MOST_CHOICES,
+        "description": "Answers to each prompt; the engine may allow fewer.",
+    }
+}
 _FLAT: dict[str, Schema] = {
     "project_id": described(STRING, f"{WHO_PAYS} Its presence asks for the answer in the flat dialect."),
     "timeout": {
@@ -86,6 +103,7 @@ BODIES: Mapping[str, Schema] = {
                 "messages": {**array(_CHAT_MESSAGE), "minItems": 1},
                 "tools": described(array(_FUNCTION), "Functions, or other types of tools that the engine has."),
                 **_SAMPLING,
+                **_SEVERAL,
                 **_FLAT,
             },
             "messages",
@@ -93,7 +111,7 @@ BODIES: Mapping[str, Schema] = {
         "examples": [_HELLO, {**_HELLO, "stream": True}],
     },
     COMPLETIONS: {
-        **_object({"prompt": {}, **_SAMPLING}),
+        **_object({"prompt": {}, **_SAMPLING, **_SEVERAL}),
         "examples": [{"prompt": "The capital of", "max_tokens": 16}],
     },
     EMBEDDINGS: {**_object({"input": {}, "model": MODEL}), "examples": [{"input": ["One text.", "Another."]}]},

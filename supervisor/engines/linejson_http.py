@@ -32,6 +32,21 @@ PARAMS = {
     "repeat_penalty": "repeat_penalty",
 }
 
+# What the protocol has no words for, and an answer without it would be another one than was asked for.
+UNKNOWN = (
+    "stop",
+    "tools",
+    "functions",
+    "response_format",
+    "logprobs",
+    "logit_bias",
+    "grammar",
+    "json_schema",
+    "echo",
+    "suffix",
+)
+_NOTHING: tuple[object, ...] = ([], {}, "", {"type": "text"})
+
 
 class Service:
     """What the routes need: the pair, and what the model is called."""
@@ -184,6 +199,7 @@ def models(handler: Handler, _: Mapping[str, Any]) -> None:
 
 def chat(handler: Handler, document: Mapping[str, Any]) -> None:
     """A chat completion; the prompt is rendered by ChatML."""
+    check_known(document)
     prompt = chatml.render(cast("list[Any]", document.get("messages")))
     text, usage, finish = _generated(handler, document, prompt)
     text = text.removesuffix(chatml.END)
@@ -199,6 +215,7 @@ def chat(handler: Handler, document: Mapping[str, Any]) -> None:
 
 def complete(handler: Handler, document: Mapping[str, Any]) -> None:
     """A completion of one prompt."""
+    check_known(document)
     prompt = document.get("prompt")
     if not isinstance(prompt, str):
         raise refuse("prompt", f"must be a string, not {shown(prompt)}.")
@@ -208,6 +225,17 @@ def complete(handler: Handler, document: Mapping[str, Any]) -> None:
         handler.stream(_events(handler, document, "text_completion", [choice], usage))
         return
     handler.answer({**_envelope(handler, "text_completion"), "choices": [choice], "usage": usage})
+
+
+def check_known(document: Mapping[str, Any]) -> None:
+    """Raise MalformedRequestError that names a field, if the protocol cannot ask for what it holds; one that asks for nothing may be there."""
+    for name in ("n", "n_cmpl", "best_of"):
+        if document.get(name) not in (None, 1):
+            raise refuse(name, "must be 1: the engine linejson gives one answer to a request.")
+    for name in UNKNOWN:
+        value = document.get(name)
+        if not (value is None or value is False or value in _NOTHING):
+            raise refuse(name, f"is not for the engine linejson, which takes only {', '.join(PARAMS)}.")
 
 
 def tokenize(handler: Handler, document: Mapping[str, Any]) -> None:

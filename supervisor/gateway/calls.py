@@ -23,6 +23,11 @@ _SAMPLED = frozenset({CHAT, COMPLETIONS, RESPONSES, MESSAGES})
 _LENGTHS = ("max_completion_tokens", "max_tokens", "n_predict")
 # Elsewhere engines pass over it.
 _LENGTHS_OF_RESPONSES = (*_LENGTHS, "max_output_tokens")
+_OF_ONE_CHOICE = frozenset({RESPONSES, MESSAGES})
+# OpenAI's field, and llama.cpp's own name of it, which comes first.
+_CHOICES = ("n_cmpl", "n")
+MOST_CHOICES = 128
+"""OpenAI's own bound of `n`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +67,24 @@ class Call:
                 most = limit
         if not most:
             return None
-        choices = document.get("n")
-        return most * (choices if isinstance(choices, int) and choices > 1 else 1)
+        return most * self.answers
+
+    @property
+    def choices(self) -> int:
+        """Answers to each prompt that it asks for."""
+        document = self.document
+        if "n" not in document and "n_cmpl" not in document:
+            return 1
+        return next((number for name in _CHOICES if (number := _number_in(document, name))), 1)
+
+    @property
+    def answers(self) -> int:
+        """Texts that it asks for in all: choices of each prompt."""
+        prompt = self.document.get("prompt") if self.path == COMPLETIONS else None
+        # A list with numbers in it is one prompt, of tokens.
+        if not isinstance(prompt, list) or not prompt or any(isinstance(part, int) for part in prompt):
+            return self.choices
+        return self.choices * len(prompt)
 
     @property
     def wants_stream(self) -> bool:
@@ -85,6 +106,7 @@ BOUNDS = (
     Bound("max_completion_tokens", 1, whole=True),
     Bound("max_output_tokens", 1, whole=True),
     Bound("repeat_penalty", 0),
+    *(Bound(name, 1, MOST_CHOICES, whole=True) for name in _CHOICES),
 )
 _BOUNDS = {bound.name: bound for bound in BOUNDS}
 
@@ -94,6 +116,8 @@ def check(path: str, document: Mapping[str, Any]) -> None:
     check_model(document)
     if path in _SAMPLED:
         _check_sampling(document)
+    if path in _OF_ONE_CHOICE:
+        check_one_choice(document, "on this route")
     if path in _WITH_MESSAGES:
         check_messages(document.get("messages"))
     if path == CHAT:
@@ -106,6 +130,19 @@ def check_model(document: Mapping[str, Any]) -> str | None:
     if model is not None and not isinstance(model, str):
         raise refuse("model", f"must be a string, not {shown(model)}.")
     return model or None
+
+
+def check_one_choice(document: Mapping[str, Any], where: str) -> None:
+    """Raise MalformedRequestError for a request of several choices; `where` there is room for one only."""
+    for name in _CHOICES:
+        if (_number_in(document, name) or 1) > 1:
+            raise refuse(name, f"must be 1 {where}: send a request for each choice.")
+
+
+def _number_in(document: Mapping[str, Any], name: str) -> int | None:
+    """A number of choices; None where the field does not hold one."""
+    number = document.get(name)
+    return int(number) if isinstance(number, int | float) and 1 <= number <= MOST_CHOICES else None
 
 
 def _check_sampling(document: Mapping[str, Any]) -> None:

@@ -30,6 +30,7 @@ from supervisor.gateway.losses import (
     said,
     silent,
 )
+from supervisor.gateway.several import Several, as_stream, failure_in, joined
 from supervisor.gateway.silence import RECHECK_SECONDS, Watchman, is_working
 from supervisor.gateway.sse import StreamJudge
 from supervisor.gateway.surfaces import check_supported, surface_of
@@ -100,7 +101,13 @@ class Exchange:
         self._judge = StreamJudge(surface.end)
         self._asks_figures = call.wants_stream and surface.has_stream_options
         self._hides_usage = self._asks_figures and not asks_for_usage(call.document)
-        self._prelude = Prelude(hides="return_progress" not in call.document)
+        hides_progress = "return_progress" not in call.document
+        self._prelude = Prelude(hides=hides_progress)
+        # An answer in one piece that is asked for as a stream.
+        self._joins = False
+        if surface.has_stream_options and call.answers > 1 and self._is_llama:
+            self._prelude = Several(hides=hides_progress, choices=call.choices)
+            self._joins = not call.wants_stream
         self._usage: TokenUsage | None = None
         self._connection: Connection | None = None
         self._head: Head | None = None
@@ -190,8 +197,15 @@ class Exchange:
             return self._usage
         prelude = self._prelude
         counted = self._judge.events - prelude.events
-        source = TokenSource.COUNTED if counted or prelude.read_tokens else TokenSource.NONE
-        return TokenUsage(prelude.read_tokens, counted, prelude.cached_tokens, source)
+        prompt, cached = prelude.read_tokens, prelude.cached_tokens
+        if not prompt and (told := usage_told(self._judge.figures)) is not None:
+            prompt, cached = told.prompt_tokens, told.cached_tokens
+        source = TokenSource.COUNTED if counted or prompt else TokenSource.NONE
+        return TokenUsage(prompt, counted, cached, source)
+
+    @property
+    def _is_llama(self) -> bool:
+        return self._upstream.spec.engine in ENGINES_OF_ANY_NAME
 
     def cut(self, why: LlamavisorError) -> None:
         """End it before its time; whoever waits for more of the answer gets `why`."""
@@ -264,7 +278,7 @@ class Exchange:
         call, headers = self._call, self._call.headers
         if REQUEST_ID not in headers:
             headers = {**headers, REQUEST_ID: self.booking.request.id}
-        body, alone = self._body(), call.wants_stream
+        body, alone = self._body(), call.wants_stream or self._joins
         self._connection = self._upstream.send_at_once(self, call.path, body, headers, alone=alone)
         if self._connection is None:
             try:
@@ -278,9 +292,10 @@ class Exchange:
         self._watchman.watch(self)
 
     def _body(self) -> bytes:
-        call, spec = self._call, self._upstream.spec
-        is_llama = spec.engine in ENGINES_OF_ANY_NAME
-        body = call.body_for(None if is_llama else spec.model_id)
+        call, is_llama = self._call, self._is_llama
+        if self._joins:
+            return as_stream(call.document)
+        body = call.body_for(None if is_llama else self._upstream.spec.model_id)
         return with_figures_asked(body, call.document, progress=is_llama) if self._asks_figures else body
 
     def _heard(self) -> None:
@@ -292,7 +307,7 @@ class Exchange:
     def _judged(self, data: bytes) -> bytes:
         judge = self._judge
         data = judge.feed(data)
-        if self._asks_figures and not self._prelude.is_over:
+        if (self._asks_figures or self._joins) and not self._prelude.is_over:
             data = self._prelude.take(data)
         counted = judge.events - self._prelude.events
         self.record.count_tokens(counted)
@@ -354,12 +369,15 @@ class Exchange:
         except LlamavisorError as error:
             self.record.settle(Outcome.CUT if isinstance(error, IncompleteAnswerError) else outcome_of(error))
             self.error_code = error.code
+            if self._joins and self._cut is None:
+                # The client has nothing of what was counted.
+                self._usage = TokenUsage()
             raise
         self._finish()
 
     def _finish(self) -> None:
         """A stream came to its end."""
-        self._tell_usage(self._judge.figures)
+        self._tell_usage(self._prelude.told or usage_told(self._judge.figures))
         self.record.settle(Outcome.OK if self._judge.is_success else Outcome.ENGINE_ERROR)
 
     async def _check_whole(self, when: str) -> None:
@@ -388,31 +406,39 @@ class Exchange:
             return silent(upstream.instance, when, self._given_up_seconds)
         return await explain_loss(upstream.instance, upstream.generation, when, self._clock)
 
-    def _tell_usage(self, document: bytes) -> None:
-        self._usage = usage_told(document)
-        if self._usage is not None:
-            self.record.count_tokens(self._usage.completion_tokens)
+    def _tell_usage(self, usage: TokenUsage | None) -> None:
+        self._usage = usage
+        if usage is not None:
+            self.record.count_tokens(usage.completion_tokens)
 
     async def _whole(self, head: Head, body: bytes) -> Answer:
         """An answer in one piece, an error included. Events that nobody asked for are judged as those of a stream."""
+        if self._joins and self._judge.has_error:
+            self._usage = TokenUsage()
+            return self._failed(head, *failure_in(body))
         if self._has_events:
             await self._conclude(BEFORE)
-            return self._answered(head, body)
-        refusal = refusal_in(head.status, body)
-        if refusal is not None:
-            head, body = replace(head, status=FIRST_ERROR), refusal
+            if not self._joins:
+                return self._answered(head, body)
+            # It may be long, and others wait for the loop.
+            return self._answered(head, await asyncio.to_thread(joined, body, self._usage), content_type=JSON)
         if head.status >= FIRST_ERROR:
-            check_supported(
-                self._upstream.instance.name, self._upstream.spec.engine, self._call.path, head.status, body
-            )
-            failed = head.status >= FIRST_FAILURE
-            self.record.settle(Outcome.ENGINE_ERROR if failed else Outcome.REFUSED)
-            self.error_code = code_in(said(body)) or ENGINE_ERROR
-            return self._answered(head, engine_error(self._call.path, body, head.status), content_type=JSON)
+            return self._failed(head, head.status, body)
         if head.media_type == JSON_TYPE and not body.rstrip().endswith((b"}", b"]")):
             raise await self._early_end("its JSON ends too early", BEFORE)
-        self._tell_usage(body)
+        self._tell_usage(usage_told(body))
         return self._answered(head, body)
+
+    def _failed(self, head: Head, status: int, body: bytes) -> Answer:
+        """The engine's error. SurfaceNotSupportedError when it says that it has no such route."""
+        refusal = refusal_in(status, body)
+        if refusal is not None:
+            status, body = FIRST_ERROR, refusal
+        path = self._call.path
+        check_supported(self._upstream.instance.name, self._upstream.spec.engine, path, status, body)
+        self.record.settle(Outcome.ENGINE_ERROR if status >= FIRST_FAILURE else Outcome.REFUSED)
+        self.error_code = code_in(said(body)) or ENGINE_ERROR
+        return replace(self._answered(head, engine_error(path, body, status), content_type=JSON), status=status)
 
     def _answered(self, head: Head, body: bytes, *, is_stream: bool = False, content_type: str | None = None) -> Answer:
         headers = {"Content-Type": content_type or head.get(b"content-type") or JSON}

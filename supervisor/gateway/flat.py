@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from supervisor.config.routing_settings import AUTO
-from supervisor.gateway.calls import CHAT, check
+from supervisor.gateway.calls import CHAT, check, check_one_choice
 from supervisor.gateway.chat_answers import ChatAnswer, flat_usage
 from supervisor.request_fields import Bound, refuse
 
@@ -39,6 +39,7 @@ def read_request(document: Mapping[str, Any]) -> FlatRequest:
     if chat.get("model") in (None, ""):
         chat["model"] = AUTO
     check(CHAT, chat)
+    check_one_choice(chat, "in the flat dialect")
     return FlatRequest(chat, document.get("timeout"))
 
 

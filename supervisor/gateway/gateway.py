@@ -203,6 +203,7 @@ class Gateway:
             max_tokens=call.max_tokens if surface.generates else 0,
             is_free=surface.is_free,
             names=self._priced_as(call, instance),
+            answers=call.answers,
             client_request_id=call.headers.get(REQUEST_ID),
             batch_id=call.batch_id,
             request_id=call.id,

@@ -65,6 +65,11 @@ class Prelude:
         self.cached_tokens = 0
         self.is_over = False
 
+    @property
+    def told(self) -> TokenUsage | None:
+        """What the engine has told of all answers; None where the last figures in the stream are those of all."""
+        return None
+
     def take(self, data: bytes) -> bytes:
         """Whole events, without what is hidden. Not to be called any more once it `is_over`."""
         kept, start = [], 0
@@ -81,13 +86,22 @@ class Prelude:
     def _is_prelude(self, event: bytes) -> bool:
         if event.startswith(b":"):
             return True
-        if not _NO_TEXT.search(event) or any(mark in event for mark in _OTHER_TOKENS):
+        if not self._is_without_text(event):
             return False
         self.events += 1
-        progress = _last_object(event, _PROGRESS)
+        progress = progress_in(event)
         if progress is not None:
-            self.read_tokens, self.cached_tokens = _count(progress, "processed"), _count(progress, "cache")
+            self.read_tokens, self.cached_tokens = progress
         return True
+
+    def _is_without_text(self, event: bytes) -> bool:
+        return _NO_TEXT.search(event) is not None and not any(mark in event for mark in _OTHER_TOKENS)
+
+
+def progress_in(event: bytes) -> tuple[int, int] | None:
+    """Tokens of the prompt that llama.cpp has read by now, and those of them that came from its cache; None: the event does not say."""
+    progress = _last_object(event, _PROGRESS)
+    return None if progress is None else (_count(progress, "processed"), _count(progress, "cache"))
 
 
 def without_usage_event(data: bytes) -> bytes:

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 import pytest_asyncio
 
-from supervisor.gateway.calls import CHAT
-from tests.fixtures.door import Door
+from supervisor.gateway.accounting.callers import DEFAULT_PROJECT
+from supervisor.gateway.calls import CHAT, COMPLETIONS
+from supervisor.storage.accounts import Budget, BudgetUnit, Period
+from tests.fixtures.door import Door, events
 
 PRICES = {"demo": {"input": "1000", "output": "2000"}}
 """A prompt token costs 1,000 micro-units, a completion token 2,000."""
@@ -71,9 +74,9 @@ def bill(record: dict[str, Any]) -> tuple[int, int, int]:
     return prompt, completion, record["cost"]["micros"]
 
 
-async def asked(door: Door, body: dict[str, Any]) -> dict[str, Any]:
+async def asked(door: Door, body: dict[str, Any], path: str = CHAT) -> dict[str, Any]:
     """The receipt of a request that was answered to its end."""
-    async with door.post(body) as response:
+    async with door.post(body, path) as response:
         await response.read()
         assert response.status == 200
         return await receipt(door, response)
@@ -130,3 +133,66 @@ async def test_a_stream_that_its_client_cuts_costs_its_prompt_and_what_had_come(
         billed_prompt, completion, _ = bill(record)
         assert billed_prompt == prompt
         assert completion >= seen.count(b'"content":"')
+
+
+PROMPTS = ["The capital of France", "Once upon", [5, 6, 7], "Goodbye", "Who are"]
+SEVERAL = [
+    (CHAT, {"messages": [{"role": "user", "content": TEXT}], "n": 2}, 2),
+    (COMPLETIONS, {"prompt": "Once upon a time", "n": 2}, 2),
+    (COMPLETIONS, {"prompt": PROMPTS}, 1),
+    (COMPLETIONS, {"prompt": PROMPTS[:2], "n": 2}, 2),
+]
+
+
+@pytest.mark.parametrize(("path", "several", "choices"), SEVERAL)
+async def test_several_answers_cost_what_each_of_them_costs(
+    door: Door, path: str, several: dict[str, Any], choices: int
+) -> None:
+    body = {**several, "max_tokens": 9, "temperature": 0}
+    prompt, completion = 0, 0
+    for one in several["prompt"] if isinstance(several.get("prompt"), list) else [several.get("prompt")]:
+        single = {**body, "n": 1} if one is None else {**body, "n": 1, "prompt": one}
+        paid = bill(await asked(door, single, path))
+        prompt, completion = prompt + paid[0], completion + paid[1] * choices
+    status, answer, headers = await door.ask(body, path)
+    assert (status, headers["Content-Type"]) == (200, "application/json")
+    assert answer["choices"] == (await door.at_engine("demo", path, body))["choices"]
+    usage = answer["usage"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"]) == (prompt, completion)
+    for fields in ({}, {"stream": True}, {"stream": True, "stream_options": {"include_usage": True}}):
+        assert bill(await asked(door, {**body, **fields}, path))[:2] == (prompt, completion)
+    assert b"prompt_progress" not in await door.stream({**body, "stream": True}, path)
+
+
+async def test_several_answers_that_their_client_cuts_cost_what_had_come_of_each(door: Door) -> None:
+    body = {"prompt": PROMPTS[:2], "max_tokens": 100_000, "ignore_eos": True, "stream": True}
+    seen = b""
+    async with door.post(body, COMPLETIONS) as response:
+        while not all(f'"index":{index},'.encode() in seen for index in (0, 1)):
+            seen += await response.content.readany()
+        response.close()
+    record = await receipt(door, response)
+    prompts = [bill(await asked(door, {"prompt": prompt, "max_tokens": 1}, COMPLETIONS))[0] for prompt in PROMPTS[:2]]
+    prompt, completion, _ = bill(record)
+    assert (record["usage"]["source"], prompt) == ("counted", sum(prompts))
+    assert completion >= sum(1 for told in events(seen[: seen.rfind(b"}\n\n") + 3]) if told["choices"][0]["text"])
+
+
+async def test_every_prompt_of_a_list_is_held_back(door: Door) -> None:
+    budget = Budget(DEFAULT_PROJECT, Period.DAY, BudgetUnit.TOKENS, 700)
+    door.house.supervisor.office.bookkeeper.ledger.set_budgets([budget])
+    body = {"prompt": ["Once"] * 10}
+    status, refusal, _ = await door.ask(body, COMPLETIONS)
+    assert (status, refusal["error"]["code"]) == (429, "insufficient_quota")
+    status, answer, _ = await door.ask({**body, "max_tokens": 1}, COMPLETIONS)
+    assert (status, answer["usage"]["completion_tokens"]) == (200, 10)
+
+
+async def test_one_prompt_that_cannot_be_served_refuses_the_list_and_costs_nothing(door: Door) -> None:
+    # The third waits for one of two slots: by then, the engine has begun its stream.
+    body = {"prompt": ["Once", "Once", "word " * 9_000], "max_tokens": 4}
+    status, refusal, headers = await door.ask(body, COMPLETIONS)
+    assert (status, "context" in refusal["error"]["message"]) == (400, True)
+    async with door.session.get(f"{door.url}/v1/requests/{headers['x-llamavisor-request-id']}") as told:
+        record = await told.json()
+    assert (record["outcome"], bill(record)) == ("refused", (0, 0, 0))

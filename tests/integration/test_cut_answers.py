@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from supervisor.gateway.calls import MESSAGES
 from supervisor.storage.records import TokenSource, TokenUsage, UsageRecord
 from tests.fixtures.door import HELLO, STREAM, Door
 from tests.fixtures.house import misbehaving
 from tests.fixtures.nursery import until
+from tests.fixtures.raw_engine import HEALTHY, STREAM_HEAD, chunk, door_before
 
 SILENT = {"prefill_seconds": 60, "prefill_burns": False}
 
@@ -51,6 +53,35 @@ async def test_who_leaves_before_the_first_word_pays_the_prompt_as_it_was_estima
     assert settlement is not None
     assert (settlement.outcome, settlement.usage.source) == ("client_gone", TokenSource.COUNTED)
     assert settlement.usage.prompt_tokens > settlement.usage.completion_tokens == 0
+
+
+async def a_message(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Of every stream the beginning, as Anthropic's events tell it."""
+    usage = b'"usage":{"input_tokens":15,"cache_read_input_tokens":3,"output_tokens":0}'
+    while line := await reader.readline():
+        while await reader.readline() != b"\r\n":
+            pass
+        if line.startswith(b"GET"):
+            writer.write(HEALTHY)
+            continue
+        writer.write(STREAM_HEAD + chunk(b'data: {"type":"message_start","message":{%b}}\n\n' % usage))
+        writer.write(chunk(b'data: {"type":"content_block_delta","delta":{"text":"a"}}\n\n'))
+        await reader.read()
+    writer.close()
+
+
+async def test_a_prompt_of_which_the_engine_has_told_is_not_estimated(tmp_path: Path) -> None:
+    async with door_before(tmp_path, a_message) as door:
+        records: list[UsageRecord] = []
+        door.house.supervisor.office.bookkeeper.on_settled.append(records.append)
+        async with door.post({**STREAM, "max_tokens": 9}, MESSAGES) as response:
+            while b"content_block_delta" not in await response.content.readany():
+                pass
+            response.close()
+        await until(lambda: records, "the record")
+    settlement = records[0].settlement
+    assert settlement is not None
+    assert (settlement.outcome, settlement.usage) == ("client_gone", TokenUsage(18, 1, 3, TokenSource.COUNTED))
 
 
 @pytest.mark.faults

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from supervisor.gateway.calls import CHAT, COMPLETIONS
 from supervisor.models.demo import DEMO_MODEL_PATH
 from supervisor.process import posix
 from supervisor.process.states import Reason, State
@@ -70,6 +71,9 @@ async def test_a_chat_whole_and_streamed(door: Door) -> None:
     assert last["usage"] == usage
     assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == text
     assert chunks[-1]["choices"][0]["finish_reason"] == whole["choices"][0]["finish_reason"]
+    for path, body in ((CHAT, SAID), (COMPLETIONS, {"prompt": "Once"})):
+        status, refusal, _ = await door.ask({**body, "stop": ["."]}, path)
+        assert (status, refusal["error"]["param"]) == (400, "stop")
 
 
 async def test_its_tokenizer_and_its_template(door: Door) -> None:

@@ -116,6 +116,7 @@ async def test_what_is_wrong_with_a_chat_does_not_end_the_connection(door: Door)
             ('{"type": "ping"}', "invalid_request", "`type`"),
             (json.dumps({**CHAT, "model": "none"}), "model_not_found", "none"),
             (json.dumps({**CHAT, "messages": []}), "invalid_request", "`messages`"),
+            (json.dumps({**CHAT, "n": 2}), "invalid_request", "`n`"),
             (json.dumps({**CHAT, "project_id": 7}), "invalid_request", "`project_id`"),
             (json.dumps({**CHAT, "messages": [{"role": "user", "content": "word " * 5_000}]}), None, "context"),
         ):

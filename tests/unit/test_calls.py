@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from supervisor.errors import MalformedRequestError
-from supervisor.gateway.calls import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, Call, check
+from supervisor.gateway.calls import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES, Call, check
 
 USER = {"role": "user", "content": "hello"}
 TOOL = {"type": "function", "function": {"name": "f", "anything": 1}}
@@ -32,6 +32,10 @@ TOOL = {"type": "function", "function": {"name": "f", "anything": 1}}
         ("max_completion_tokens", 0),
         ("repeat_penalty", -0.5),
         ("repeat_penalty", 1e400),
+        ("n", 0),
+        ("n", 129),
+        ("n", "2"),
+        ("n_cmpl", 1.5),
         ("stream", "yes"),
         ("stream", 1),
         ("model", 7),
@@ -137,3 +141,35 @@ def test_every_name_of_the_longest_answer_is_known_where_engines_know_it(
     path: str, document: dict[str, Any], most: int | None
 ) -> None:
     assert Call(path, b"", document, {}).max_tokens == most
+
+
+@pytest.mark.parametrize("path", [MESSAGES, RESPONSES])
+def test_where_there_is_room_for_one_choice_only_more_are_refused(path: str) -> None:
+    for one in ({}, {"n": 1}, {"n": None}, {"n_cmpl": 1.0}):
+        check(path, {"messages": [USER], **one})
+    for field in ("n", "n_cmpl"):
+        with pytest.raises(MalformedRequestError, match="must be 1 on this route") as refusal:
+            check(path, {"messages": [USER], field: 2})
+        assert refusal.value.param == field
+
+
+@pytest.mark.parametrize(
+    ("path", "document", "answers"),
+    [
+        (CHAT, {}, 1),
+        (CHAT, {"n": 3}, 3),
+        (CHAT, {"n": 3.0, "prompt": ["a", "b"]}, 3),
+        (CHAT, {"n": 3, "n_cmpl": 2}, 2),
+        (CHAT, {"n": True, "n_cmpl": None}, 1),
+        (EMBEDDINGS, {"n": 1e400}, 1),
+        (COMPLETIONS, {"prompt": "abc"}, 1),
+        (COMPLETIONS, {"prompt": []}, 1),
+        (COMPLETIONS, {"prompt": [1, 2, 3]}, 1),
+        (COMPLETIONS, {"prompt": [1, "two", 3]}, 1),
+        (COMPLETIONS, {"prompt": ["a", "b"]}, 2),
+        (COMPLETIONS, {"prompt": [[1, 2], "b", "c"], "n": 4}, 12),
+    ],
+)
+def test_each_choice_of_each_prompt_is_an_answer(path: str, document: dict[str, Any], answers: int) -> None:
+    assert Call(path, b"", document, {}).answers == answers
+    assert Call(path, b"", {**document, "max_tokens": 5}, {}).max_tokens == 5 * answers

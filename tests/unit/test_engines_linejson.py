@@ -10,7 +10,8 @@ import pytest
 
 from supervisor.config.settings import InstanceSettings
 from supervisor.engines.linejson import Linejson
-from supervisor.errors import InvalidConfigurationError
+from supervisor.engines.linejson_http import check_known
+from supervisor.errors import InvalidConfigurationError, MalformedRequestError
 from supervisor.launch import Address
 
 ADDRESS = Address(socket_path=Path("/run/one.sock"))
@@ -46,3 +47,28 @@ def test_what_cannot_be_run_is_refused_with_its_key(engine: dict[str, Any], key:
     with pytest.raises(InvalidConfigurationError) as refusal:
         Linejson().launch_spec("one", settings(**engine), ADDRESS, "/m/tiny.bin")
     assert refusal.value.param == f"instances.one.{key}"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("n", 2),
+        ("best_of", 3),
+        ("stop", "\n"),
+        ("stop", ["a"]),
+        ("tools", [{"type": "function"}]),
+        ("response_format", {"type": "json_object"}),
+        ("logprobs", True),
+        ("logprobs", 0),
+        ("echo", True),
+    ],
+)
+def test_what_the_protocol_has_no_words_for_is_refused(field: str, value: Any) -> None:
+    with pytest.raises(MalformedRequestError, match="linejson") as refusal:
+        check_known({"messages": [], field: value})
+    assert refusal.value.param == field
+
+
+def test_what_asks_for_nothing_may_be_there() -> None:
+    check_known({"n": 1, "n_cmpl": None, "stop": [], "tools": [], "logprobs": False, "echo": False, "suffix": ""})
+    check_known({"stop": None, "response_format": {"type": "text"}, "logit_bias": {}, "seed": 1, "user": "me"})

@@ -48,6 +48,17 @@ def test_what_is_learned() -> None:
     assert learned.estimate("p", "m", "embeddings", 2_000, None) == Estimate(500, 500)
 
 
+def test_each_answer_of_several_is_held_back_and_learned_for_itself() -> None:
+    assert Estimator(ASSUMED).estimate(*CHAT, 400, None, 50) == Estimate(100, 25_000)
+    assert Estimator(ASSUMED).estimate(*CHAT, 400, 60, 50) == Estimate(100, 60)
+    assert Estimator(ASSUMED).estimate(*CHAT, 50_000_000, None, 2) == Estimate(20_000, 1_000)
+    made = Estimator(ASSUMED)
+    for _ in range(REFRESH):
+        made.learn(*CHAT, 1_024, TokenUsage(8, 40, 0, TokenSource.ENGINE), 4)
+    assert made.estimate(*CHAT, 1_024, None) == Estimate(8, 10)
+    assert made.estimate(*CHAT, 1_024, None, 3) == Estimate(8, 30)
+
+
 def test_a_rare_long_answer_is_not_held_back_for_everybody() -> None:
     assert taught(*[10] * 60, *[4_000] * 4).estimate(*CHAT, 100, None).completion_tokens == 10
     assert taught(*[10] * 56, *[4_000] * 8).estimate(*CHAT, 100, None).completion_tokens == 4_000

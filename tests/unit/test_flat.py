@@ -53,6 +53,7 @@ def test_what_a_request_means() -> None:
         ("messages", []),
         ("model", 7),
         ("temperature", 3),
+        ("n", 2),
     ],
 )
 def test_the_field_at_fault_is_named(field: str, value: Any) -> None:

@@ -71,6 +71,7 @@ class Booking:
 
     __slots__ = (
         "_admission",
+        "_answers",
         "_body_length",
         "_books",
         "_prompt_tokens",
@@ -90,6 +91,7 @@ class Booking:
         body_length: int,
         prompt_tokens: int,
         started_at: float,
+        answers: int,
     ) -> None:
         self.request = request
         self.settlement: Settlement | None = None
@@ -100,6 +102,7 @@ class Booking:
         self._body_length = body_length
         self._prompt_tokens = prompt_tokens
         self._started_at = started_at
+        self._answers = answers
 
     def with_prompt(self, usage: TokenUsage) -> TokenUsage:
         """What was counted; with the prompt as it was estimated, where nobody has told its length."""
@@ -134,7 +137,9 @@ class Booking:
         self._admission.settle(tokens, now)
         self._reservation.settle(cost, tokens)
         if usage.source is FROM_ENGINE and outcome == OK:
-            books.estimator.learn(request.project, request.endpoint, request.surface, self._body_length, usage)
+            books.estimator.learn(
+                request.project, request.endpoint, request.surface, self._body_length, usage, self._answers
+            )
         books.journal.settle(settlement)
         if books.on_settled:
             books.tell(UsageRecord(request, settlement))
@@ -219,6 +224,7 @@ class Bookkeeper:
         stream: bool = False,
         body_length: int = 0,
         max_tokens: int | None = None,
+        answers: int = 1,
         is_free: bool = False,
         names: Iterable[str] | None = None,
         client_request_id: str | None = None,
@@ -227,14 +233,14 @@ class Bookkeeper:
     ) -> Booking:
         """Let a request in, hold its estimate back, and write it down; or refuse: RateLimitedError, BudgetExceededError, PriceUnknownError.
 
-        `max_tokens` bounds the whole answer (all choices together; 0: it uses none), `is_free` says that no tokens are used at all, so that no budget
+        `max_tokens` bounds all `answers` that it asks for together (0: it uses none), `is_free` says that no tokens are used, so that no budget
         is asked. `names` are those by which its price may be known (None: `endpoint`), the one that counts most first; `request_id` is a new id for
         the record (None: one is made up). A refused request counts nowhere and leaves no record.
         """
         now, now_ms = self.clock.monotonic(), int(self.clock.wall() * MILLISECONDS)
         project, key_id = caller.project, caller.key_id
         prompt, completion = (
-            (0, 0) if is_free else self.estimator.estimate(project, endpoint, surface, body_length, max_tokens)
+            (0, 0) if is_free else self.estimator.estimate(project, endpoint, surface, body_length, max_tokens, answers)
         )
         tokens = prompt + completion
         price = self.price((endpoint,) if names is None else names)
@@ -270,7 +276,7 @@ class Bookkeeper:
             reservation.release()
             admission.settle(0, now)
             raise
-        return Booking(self, request, admission, reservation, body_length, prompt, now)
+        return Booking(self, request, admission, reservation, body_length, prompt, now, answers)
 
     def tell(self, record: UsageRecord) -> None:
         """Tell the listeners of a complete record."""

@@ -83,8 +83,13 @@ class Estimator:
         self.assumptions = assumptions
         self._known: dict[tuple[str, str, str], _Experience] = {}
 
-    def estimate(self, project: str, endpoint: str, surface: str, body_length: int, max_tokens: int | None) -> Estimate:
-        """Tokens that a request with a body of so many bytes will probably use; the answer never more than `max_tokens` (all choices together)."""
+    def estimate(
+        self, project: str, endpoint: str, surface: str, body_length: int, max_tokens: int | None, answers: int = 1
+    ) -> Estimate:
+        """Tokens that a request with a body of so many bytes will probably use.
+
+        It asks for so many `answers` (choices of each prompt), which never have more than `max_tokens` together.
+        """
         assumed = self.assumptions
         known = self._known.get((project, endpoint, surface))
         if known is None or known.completion_tokens is None:
@@ -93,12 +98,15 @@ class Estimator:
         else:
             completion = known.completion_tokens
             prompt = -(-body_length * known.prompt_tokens_per_kib // KIB)
-        if prompt > assumed.most_prompt_tokens:
-            prompt = assumed.most_prompt_tokens
+        if prompt > assumed.most_prompt_tokens * answers:
+            prompt = assumed.most_prompt_tokens * answers
+        completion *= answers
         return Estimate(prompt, completion if max_tokens is None or completion < max_tokens else max_tokens)
 
-    def learn(self, project: str, endpoint: str, surface: str, body_length: int, usage: TokenUsage) -> None:
-        """Take in what a complete answer really used."""
+    def learn(
+        self, project: str, endpoint: str, surface: str, body_length: int, usage: TokenUsage, answers: int = 1
+    ) -> None:
+        """Take in what a complete request, of so many answers, really used."""
         key = (project, endpoint, surface)
         known = self._known.get(key)
         if known is None:
@@ -106,4 +114,4 @@ class Estimator:
                 del self._known[next(iter(self._known))]
             known = self._known[key] = _Experience()
         per_kib = -(-usage.prompt_tokens * KIB // (body_length or 1))
-        known.add(usage.completion_tokens, per_kib, self.assumptions.percentile)
+        known.add(-(-usage.completion_tokens // answers), per_kib, self.assumptions.percentile)
