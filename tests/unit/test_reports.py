@@ -6,7 +6,7 @@ import csv
 
 import pytest
 
-from supervisor.gateway.accounting.reports import csv_lines
+from supervisor.gateway.accounting.reports import csv_head, csv_lines
 from supervisor.storage.records import AcceptedRequest, Settlement, TokenUsage, UsageRecord
 
 OPEN = UsageRecord(AcceptedRequest("a", "p", None, "m", "chat", stream=False, accepted_at_ms=1), None)
@@ -15,7 +15,7 @@ SETTLED = UsageRecord(OPEN.request._replace(id="b"), Settlement("b", "ok", Token
 
 @pytest.mark.parametrize("records", [[], [OPEN], [OPEN, SETTLED], [SETTLED, OPEN]])
 def test_csv_has_every_column_whatever_comes_first(records: list[UsageRecord]) -> None:
-    reader = csv.DictReader(csv_lines(records))
+    reader = csv.DictReader((csv_head() + csv_lines(records)).splitlines())
     rows = {row["id"]: row for row in reader}
     assert {"id", "outcome", "cost_micros", "usage_total_tokens", "energy_method"} <= set(reader.fieldnames or ())
     assert len(rows) == len(records)
