@@ -21,5 +21,6 @@ class BatchSettings(StrictModel):
     """How much of the engines batch work may take (`/v1/batch` and `/v1/batches`)."""
 
     parallel: Count = Field(
-        4, description="Requests of batch work that are on their way at once; fewer while clients wait."
+        4,
+        description="Requests of batch work that are on their way to one model at once; never more than its engine has slots, fewer while clients wait.",
     )

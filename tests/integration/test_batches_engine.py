@@ -127,7 +127,25 @@ async def test_prompts_that_are_late_have_failed(door: Door) -> None:
     status, told, _ = await door.ask({"prompts": [{"prompt": "a"}] * 6, "timeout": 1}, "/v1/batch")
     assert (status, told["failed"]) == (200, 6)
     assert {result["error"] for result in told["results"]} == {"It was not answered within 1 s."}
+    assert {result["error_code"] for result in told["results"]} == {"answer_deadline"}
     assert door.house.supervisor.gateway.active == 0
+    assert door.outcomes("one") == {"timeout": 4}
+    sent = [result["request_id"] for result in told["results"] if "request_id" in result]
+    assert len(sent) == 4
+    async with door.session.get(f"{door.url}/v1/requests/{sent[0]}") as response:
+        receipt = await response.json()
+    assert (receipt["outcome"], receipt["error_code"]) == ("timeout", "answer_deadline")
+
+
+async def test_prompts_wait_for_the_limits_of_their_key(door: Door) -> None:
+    await door.open(
+        {"one": misbehaving(door.house.model)}, sections={"accounting": {"limits": {"project": {"concurrency": 1}}}}
+    )
+    prompts = {"prompts": [{"prompt": "a"}] * 2, "max_tokens": 3}
+    status, told, _ = await door.ask(prompts, "/v1/batch")
+    assert (status, told["completed"]) == (200, 2), told
+    seen = (await door.at_engine("one", "/_control"))["last_request"]
+    assert seen["body"]["max_tokens"] == 3
 
 
 async def test_who_leaves_cancels_what_is_left(door: Door) -> None:
@@ -191,9 +209,9 @@ async def test_clients_come_before_batches(door: Door) -> None:
     await door.open({"one": one}, gateway={"queue_seconds": 60.0})
     admission = door.house.supervisor.gateway.admission
     batch = await batch_of(door, 60)
-    await until(lambda: admission.waiting_for("one") == 3, "three lines to wait behind the first")
+    await until(lambda: door.house.supervisor.gateway.active == 1, "a line to have the only place")
     client = asyncio.create_task(door.ask(HELLO))
-    await until(lambda: admission.waiting_for("one") == 4, "the client to wait, too")
+    await until(lambda: admission.waiting_for("one") == 1, "the client to wait")
     before = now(door, batch).completed
     assert (await client)[0] == 200
     # The line that had the place, and the one that came after the client.

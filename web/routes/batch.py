@@ -6,16 +6,17 @@ from aiohttp import web
 
 from supervisor.gateway.batch.prompts import (
     PROMPTS_MAX,
+    SAMPLING,
     TIMEOUT_MAX_SECONDS,
     TIMEOUT_MIN_SECONDS,
     read_prompts,
 )
-from supervisor.gateway.exchange import Answer
 from web.bodies import read_json_object
 from web.calling import payer_of
 from web.keys import SUPERVISOR
 from web.registry import Body, Policy, Reply, RouteTable, Schema
 from web.schemas import INTEGER, NUMBER, STRING, WHO_PAYS, array, described, optional, record, ref
+from web.surface_schemas import SAMPLED
 
 routes = RouteTable("Batches")
 
@@ -23,6 +24,7 @@ _PROMPT: Schema = {
     "type": "object",
     "properties": {"prompt": STRING, "id": STRING, "model": described(STRING, "In place of the list's.")},
     "required": ["prompt"],
+    "additionalProperties": False,
 }
 _TIMEOUT: Schema = {**NUMBER, "minimum": TIMEOUT_MIN_SECONDS, "maximum": TIMEOUT_MAX_SECONDS}
 _PROMPTS: Schema = {
@@ -32,8 +34,10 @@ _PROMPTS: Schema = {
         "model": described(STRING, "As for chat completions; left out, `auto`."),
         "project_id": described(STRING, WHO_PAYS),
         "timeout": described(_TIMEOUT, "Seconds for all of them; those that are late have failed."),
+        **{name: SAMPLED[name] for name in SAMPLING},
     },
     "required": ["prompts"],
+    "additionalProperties": False,
 }
 _USAGE: Schema = record({"input_tokens": INTEGER, "output_tokens": INTEGER, "total_tokens": INTEGER})
 _COST = described(optional(NUMBER), "In the configured currency; null when it is not known.")
@@ -41,6 +45,7 @@ _RESULT: Schema = record(
     {
         "id": described(STRING, "The prompt's; where it has none, its number, from 1."),
         "prompt": STRING,
+        "request_id": described(STRING, "For `GET /v1/requests/{id}`; left out where it was never sent."),
         "status": {"type": "string", "enum": ["completed", "failed"]},
         "content": STRING,
         "usage": _USAGE,
@@ -48,7 +53,7 @@ _RESULT: Schema = record(
         "error": STRING,
         "error_code": described(STRING, "As `error.code` where a request of its own fails: `model_not_found`, …"),
     },
-    optional_keys=("content", "usage", "cost", "error", "error_code"),
+    optional_keys=("request_id", "content", "usage", "cost", "error", "error_code"),
 )
 _RESULTS: Schema = record(
     {
@@ -78,13 +83,9 @@ _RESULTS: Schema = record(
     },
 )
 async def answer_batch(request: web.Request) -> web.Response:
-    """Side by side, as many at once as batch work may. One that fails does not fail the others. Who leaves cancels what is left."""
+    """Side by side, as many at once as batch work may. One that fails does not fail the others; where a limit or a full line is in its way, it waits.
+    Who leaves cancels what is left."""
     supervisor = request.app[SUPERVISOR]
     document = await read_json_object(request, supervisor.settings.server.max_body_bytes)
     wanted, caller = read_prompts(document), payer_of(request, document)
-    return web.json_response(await supervisor.batches.answer(wanted, caller, cost_of))
-
-
-def cost_of(answer: Answer) -> int | None:
-    """What an answer costs, in micro-units; None when its model has no price."""
-    return answer.cost_micros
+    return web.json_response(await supervisor.batches.answer(wanted, caller))

@@ -42,12 +42,16 @@ class BadLineError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came of a request: an engine's answer, or an error in its shape. `retry_after_seconds`: when trying again makes sense."""
+    """What came of a request: an engine's answer, or an error in its shape. `retry_after_seconds`: when trying again makes sense.
+
+    `cost_micros`: what it costs; None where its model has no price.
+    """
 
     status: int
     request_id: str
     document: Mapping[str, Any]
     retry_after_seconds: float | None = None
+    cost_micros: int | None = None
 
     @property
     def is_answer(self) -> bool:
@@ -93,11 +97,22 @@ def wait_seconds(reply: Reply, tries: int) -> float | None:
 
     What is expected to be over comes back as often as it takes (the batch's window ends it); other failures of an engine get three tries.
     """
-    if reply.status in _FOR_THE_MOMENT and reply.retry_after_seconds is not None:
-        return min(max(reply.retry_after_seconds, 0.1), RETRY_MAX_SECONDS)
+    seconds = pause_seconds(reply)
+    if seconds is not None:
+        return seconds
     is_transient = reply.status in _WORTH_ANOTHER_TRY and _code(reply) != _OUT_OF_MONEY
     if is_transient and tries < TRIES_MAX:
         return float(2 ** (tries - 1))
+    return None
+
+
+def pause_seconds(reply: Reply) -> float | None:
+    """How long to wait until what stands in the way is expected to be over: a limit, a full line, a model that is not there. None: nothing did.
+
+    The request has not reached an engine, so that sending it again is safe.
+    """
+    if reply.status in _FOR_THE_MOMENT and reply.retry_after_seconds is not None:
+        return min(max(reply.retry_after_seconds, 0.1), RETRY_MAX_SECONDS)
     return None
 
 
