@@ -22,5 +22,5 @@ class BatchSettings(StrictModel):
 
     parallel: Count = Field(
         4,
-        description="Requests of batch work that are on their way to one model at once; never more than its engine has slots, fewer while clients wait.",
+        description="Requests of batch work that are on their way to one model at once; at most its engine's slots, fewer while clients wait.",
     )

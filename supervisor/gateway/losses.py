@@ -9,6 +9,7 @@ from typing import Any
 
 from supervisor.clock import Clock
 from supervisor.errors import EngineDeadlineError, EngineDiedError, LlamavisorError
+from supervisor.gateway.openai_errors import error_type
 from supervisor.gateway.resolve import retry_after_seconds
 from supervisor.process.instance import Instance
 from supervisor.process.snapshot import InstanceSnapshot
@@ -115,7 +116,7 @@ def openai_error(body: bytes, status: int) -> bytes:
     error = {
         **words,
         "message": message_in(words, status),
-        "type": kind if isinstance(kind, str) else _error_type(status),
+        "type": kind if isinstance(kind, str) else error_type(status),
         "param": param if isinstance(param, str) else None,
         "code": code_in(words) or ENGINE_ERROR,
     }
@@ -169,7 +170,3 @@ def _is_openai(error: Mapping[str, Any]) -> bool:
     shape = isinstance(error.get("message"), str) and isinstance(error.get("type"), str)
     optional = (error.get("param", 0), error.get("code", 0))
     return shape and all(value is None or isinstance(value, str) for value in optional)
-
-
-def _error_type(status: int) -> str:
-    return "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"

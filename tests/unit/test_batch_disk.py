@@ -263,9 +263,9 @@ def test_a_file_system_without_links_gets_a_copy(tmp_path: Path, monkeypatch: py
         BatchFolder(tmp_path / "batch_2").create(BATCH, tmp_path / "nothing")
 
 
-def test_lines_are_read_in_slices_with_their_numbers(tmp_path: Path) -> None:
+def test_lines_are_read_in_slices_with_their_numbers_and_without_a_byte_order_mark(tmp_path: Path) -> None:
     path = tmp_path / "input"
-    path.write_bytes(b"one\n\n  \r\ntwo\r\nthree")
+    path.write_bytes(b"\xef\xbb\xbfone\n\n  \r\ntwo\r\nthree")
     reader = LineReader(path)
     assert reader.take(1, 100) == [(1, b"one")]
     assert reader.take(9, 3) == [(4, b"two")]

@@ -12,7 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.errors import MalformedRequestError, NotAvailableError, StateConflictError
+from supervisor.errors import (
+    LlamavisorError,
+    MalformedRequestError,
+    NotAvailableError,
+    NotFoundError,
+    RateLimitedError,
+    StateConflictError,
+)
 from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.batch.asking import reply_of
 from supervisor.gateway.batch.files import StoredFile, shown_name
@@ -34,6 +41,7 @@ from supervisor.gateway.batch.prompts import Prompt, Result, read_prompts, summa
 from supervisor.gateway.batch.turns import Servers, Turns
 from supervisor.gateway.calls import CHAT, EMBEDDINGS
 from supervisor.gateway.exchange import Answer
+from web.dialects import error_response
 
 GOOD: dict[str, Any] = {"custom_id": "a", "method": "POST", "url": CHAT, "body": {"messages": []}}
 ORDER: dict[str, Any] = {"endpoint": CHAT, "input_file_id": "file-1", "completion_window": "24h"}
@@ -116,11 +124,19 @@ def test_what_is_tried_again_and_when(
     assert wait_seconds(Reply(status, "r", {"error": {"code": code}}, retry_after), tries) == seconds
 
 
-def test_errors_of_ours_are_replies() -> None:
-    reply = failure(NotAvailableError("Not now.", code="starting", retry_after_seconds=3), "req_1")
-    assert (reply.status, reply.retry_after_seconds) == (503, 3)
-    error = {"message": "Not now.", "type": "server_error", "param": None, "code": "starting"}
-    assert reply.document == {"error": error}
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (NotAvailableError("Not now.", code="starting", retry_after_seconds=3), "server_error"),
+        (NotFoundError("Nothing.", details={"nearest": "x"}), "not_found_error"),
+        (RateLimitedError("Slowly.", retry_after_seconds=3), "rate_limit_error"),
+    ],
+)
+def test_errors_of_ours_are_the_replies_that_they_are_over_http(error: LlamavisorError, kind: str) -> None:
+    reply = failure(error, "req_1")
+    assert (reply.status, reply.retry_after_seconds) == (error.status, error.retry_after_seconds)
+    assert reply.document == json.loads(error_response(CHAT, error).text or "")
+    assert reply.document["error"]["type"] == kind
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from supervisor.errors import LlamavisorError
 from supervisor.gateway.batch.objects import Fault
+from supervisor.gateway.openai_errors import error_body
 
 LINES_MAX = 50_000
 LINE_BYTES_MAX = 32 * 1024**2
@@ -17,7 +18,6 @@ TRIES_MAX = 3
 RETRY_MAX_SECONDS = 30.0
 OK = 200
 FIRST_ERROR = 400
-_FIRST_FAILURE = 500
 _FOR_THE_MOMENT = frozenset({429, 503})
 _WORTH_ANOTHER_TRY = frozenset({429, 502, 503, 504})
 _OUT_OF_MONEY = "insufficient_quota"
@@ -123,9 +123,7 @@ def _code(reply: Reply) -> object:
 
 def failure(error: LlamavisorError, request_id: str) -> Reply:
     """An error of ours as the reply that it would be over HTTP."""
-    kind = "server_error" if error.status >= _FIRST_FAILURE else "invalid_request_error"
-    told = {"message": str(error), "type": kind, "param": error.param, "code": error.code}
-    return Reply(error.status, request_id, {"error": told}, error.retry_after_seconds)
+    return Reply(error.status, request_id, error_body(error), error.retry_after_seconds)
 
 
 def result_id(batch_id: str, number: int) -> str:

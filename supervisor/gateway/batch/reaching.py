@@ -35,7 +35,7 @@ class Reach:
 
     async def ask(self, call: Call, caller: Caller, batch_id: str | None, why: Why) -> Answer:
         """See `asking.Engines`."""
-        caller = payer(caller, read_project(call.document), self._gateway.bookkeeper.projects)
+        caller = self._payer(call, caller)
         document = {name: value for name, value in call.document.items() if name != FIELD}
         route = self._router.route(document, caller)
         if route is not None:
@@ -48,3 +48,11 @@ class Reach:
             batch_id=batch_id,
         )
         return await ask(self._gateway, call, caller, is_batch=True, why=why)
+
+    def _payer(self, call: Call, caller: Caller) -> Caller:
+        """Errors as `payer`; UnauthorizedError when the key has ended."""
+        named, books = read_project(call.document), self._gateway.bookkeeper
+        if named is not None and caller.key_id is not None:
+            # A batch keeps whose key it was, not what that may do.
+            caller = replace(caller, scopes=books.keyring.find(caller.key_id).scopes)
+        return payer(caller, named, books.projects)
