@@ -243,6 +243,7 @@ async def test_a_request_sent_again_with_its_key_is_answered_once(door: Door, bo
     assert told["idempotent-replayed"] == "true"
     assert told["Content-Type"] == headers["Content-Type"]
     assert told["X-Request-Id"] != headers["X-Request-Id"]
+    assert told["X-Llamavisor-Request-Id"] == headers["X-Llamavisor-Request-Id"]
     assert door.outcomes("demo") == {"ok": 1}
     status, other, _ = await keyed(door, {**body, "max_tokens": 3})
     assert (status, json.loads(other)["error"]["code"]) == (422, "idempotency_key_reused")
@@ -256,6 +257,48 @@ async def test_a_flat_request_sent_again_with_its_key_is_answered_once(door: Doo
     status, again, headers = await keyed(door, flat)
     assert (status, again, headers["idempotent-replayed"]) == (200, first, "true")
     assert door.outcomes("demo") == {"ok": 1}
+
+
+async def test_the_dialect_is_part_of_the_request(door: Door) -> None:
+    await door.open({"demo": DEMO})
+    assert (await keyed(door, HELLO))[0] == 200
+    status, other, _ = await keyed(door, HELLO, **{"X-Llamavisor-Dialect": "flat"})
+    assert (status, json.loads(other)["error"]["code"]) == (422, "idempotency_key_reused")
+
+
+async def post_keyed(door: Door, path: str, **body: Any) -> tuple[int, bytes, bool]:
+    """A request with the key: its status, its answer, and whether that is the one before."""
+    async with door.session.post(f"{door.url}{path}", headers=KEYED, **body) as response:
+        return response.status, await response.read(), "idempotent-replayed" in response.headers
+
+
+async def uploaded(door: Door, text: str) -> tuple[int, bytes, bool]:
+    """A file sent with the key, in a form whose boundary is never the same."""
+    form = aiohttp.FormData({"purpose": "batch"})
+    form.add_field("file", text.encode(), filename="a.jsonl")
+    door.session.headers["X-Requested-With"] = "test"
+    return await post_keyed(door, "/v1/files", data=form)
+
+
+async def test_files_batches_lists_and_tokens_are_made_once(door: Door) -> None:
+    await door.open({"demo": DEMO})
+    line = json.dumps({"custom_id": "1", "method": "POST", "url": CHAT, "body": HELLO})
+    file = await uploaded(door, line)
+    assert (file[0], await uploaded(door, line)) == (200, (200, file[1], True))
+    assert (await uploaded(door, line + "\n"))[0] == 422
+    order = {"input_file_id": json.loads(file[1])["id"], "endpoint": CHAT, "completion_window": "24h"}
+    for path, body, other in (
+        ("/v1/batches", order, {**order, "metadata": {}}),
+        ("/v1/batch", {"prompts": [{"prompt": "Hello"}]}, {"prompts": [{"prompt": "Bye"}]}),
+        ("/v1/tokenize", {"text": "Hello"}, {"text": "Bye"}),
+    ):
+        status, first, was_before = await post_keyed(door, path, json=body)
+        assert (status, was_before) == (200, False), first
+        assert await post_keyed(door, path, json=body) == (200, first, True)
+        assert (await post_keyed(door, path, json=other))[0] == 422
+    assert len(batches_of(door).files.all_of(ANYONE.project)) == 1
+    (batch,) = batches_of(door).all_of(ANYONE.project)
+    await over(door, batch)
 
 
 async def test_a_key_in_flight_is_a_conflict_and_free_when_its_client_left(door: Door) -> None:

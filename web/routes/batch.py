@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from aiohttp import web
 
 from supervisor.gateway.batch.prompts import (
@@ -11,8 +13,9 @@ from supervisor.gateway.batch.prompts import (
     TIMEOUT_MIN_SECONDS,
     read_prompts,
 )
-from web.bodies import read_json_object
+from web.bodies import parse_json_object
 from web.calling import payer_of
+from web.idempotency import KEY_PARAMETER, REPEATED, json_once
 from web.keys import SUPERVISOR
 from web.registry import Body, Policy, Reply, RouteTable, Schema
 from web.schemas import INTEGER, NUMBER, STRING, WHO_PAYS, array, described, optional, record, ref
@@ -72,6 +75,7 @@ _RESULTS: Schema = record(
     "/v1/batch",
     summary="Answer a list of prompts",
     policy=Policy.INFERENCE,
+    parameters=(KEY_PARAMETER,),
     body=Body(_PROMPTS),
     responses={
         200: Reply("The results in the order of the prompts, failures among them.", _RESULTS),
@@ -80,12 +84,15 @@ _RESULTS: Schema = record(
         404: Reply("There is no project of the name in `project_id`.", ref("Error")),
         408: Reply("The body was not complete within `server.body_deadline_seconds`.", ref("Error")),
         503: Reply("The server is shutting down.", ref("Error")),
+        **REPEATED,
     },
 )
-async def answer_batch(request: web.Request) -> web.Response:
+async def answer_batch(request: web.Request) -> web.StreamResponse:
     """Side by side, as many at once as batch work may. One that fails does not fail the others; where a limit or a full line is in its way, it waits.
     Who leaves cancels what is left."""
-    supervisor = request.app[SUPERVISOR]
-    document = await read_json_object(request, supervisor.settings.server.max_body_bytes)
-    wanted, caller = read_prompts(document), payer_of(request, document)
-    return web.json_response(await supervisor.batches.answer(wanted, caller))
+
+    async def answer(body: bytes) -> dict[str, Any]:
+        document = parse_json_object(body)
+        return await request.app[SUPERVISOR].batches.answer(read_prompts(document), payer_of(request, document))
+
+    return await json_once(request, answer)
