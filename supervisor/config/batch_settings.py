@@ -13,7 +13,7 @@ class FilesSettings(StrictModel):
     max_bytes: Bytes = Field(200 * 1024**2, description="Largest file that may be uploaded.")
     total_bytes: Bytes = Field(
         10 * 1024**3,
-        description="Bytes of all files, and of deleted ones that batches still read, at which no more uploads are taken; results are kept.",
+        description="Bytes of all files, and of deleted ones that batches still read, beyond which no uploads are taken; one project has half of it.",
     )
 
 

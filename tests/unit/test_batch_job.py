@@ -338,7 +338,7 @@ async def test_what_batches_read_counts_though_its_file_was_deleted(bureau: Bure
     bureau.engine = never
     batches = [await bureau.create(20)]
     (file,) = bureau.batches.files.all_of(PAYER.project)
-    size, settings = file.bytes, FilesSettings(max_bytes=file.bytes, total_bytes=2 * file.bytes)
+    size, settings = file.bytes, FilesSettings(max_bytes=file.bytes, total_bytes=4 * file.bytes)
     batches.append(await bureau.batches.create(batches[0].order, PAYER))
     assert await fits()
     kept = await bureau.upload("x")

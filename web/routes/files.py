@@ -55,7 +55,10 @@ _NOT_FOUND = Reply("No such file.", ref("Error"))
         200: Reply("It is there.", _FILE),
         400: Reply("No such form, or a header is missing that tells it from that of another site.", ref("Error")),
         408: Reply("Nothing of the body came for `server.body_deadline_seconds`.", ref("Error")),
-        413: Reply("It exceeds `files.max_bytes`, or all files together `files.total_bytes`.", ref("Error")),
+        413: Reply(
+            "It exceeds `files.max_bytes`, or all files together `files.total_bytes`, those of the project half of it.",
+            ref("Error"),
+        ),
         503: Reply("The server is shutting down.", ref("Error")),
         507: Reply("The disk is full.", ref("Error")),
         **REPEATED,

@@ -104,7 +104,7 @@ class Batches:
         except FileNotFoundError:
             raise NotFoundError("The file was deleted meanwhile.", code="file_not_found") from None
         self._jobs[batch_id] = job = Job(batch, folder, self._means)
-        self.files.use(source.id, source.bytes)
+        self.files.use(source.id, source.project, source.bytes)
         self._begin(job)
         self._forget_oldest()
         return batch
@@ -151,7 +151,7 @@ class Batches:
     async def _run(self, job: Job) -> None:
         await job.run()
         if job.batch.is_over:
-            self.files.give_back(job.batch.order.input_file_id)
+            self.files.give_back(job.batch.order.input_file_id, job.batch.project)
 
     def _forget_oldest(self) -> None:
         over = [batch_id for batch_id, job in self._jobs.items() if job.batch.is_over]
@@ -184,5 +184,5 @@ class Batches:
                 # The last supervisor may have been killed before it did.
                 folder.forget_lines()
             else:
-                self.files.use(batch.order.input_file_id, folder.input_bytes())
+                self.files.use(batch.order.input_file_id, batch.project, folder.input_bytes())
             yield batch
