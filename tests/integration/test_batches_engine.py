@@ -203,6 +203,17 @@ async def test_a_batch_waits_for_an_engine_that_comes_back(door: Door) -> None:
     assert (done.status, done.completed, done.failed) == ("completed", 6, 0)
 
 
+async def test_a_model_that_is_busy_is_in_no_others_way(door: Door) -> None:
+    await door.open({"held": misbehaving(door.house.model, knobs=HELD), "one": misbehaving(door.house.model)})
+    batch = await batch_of(door, 8)
+    await until(lambda: door.house.supervisor.gateway.active == 4, "as many lines as batch work may")
+    status, told, _ = await door.ask({"prompts": [{"prompt": "a"}], "model": "one", "timeout": 30}, "/v1/batch")
+    assert (status, told["completed"]) == (200, 1)
+    await batches_of(door).cancel(batch.id, batch.project)
+    await over(door, batch)
+    assert door.outcomes("held") == {"cancelled": 4}
+
+
 async def test_clients_come_before_batches(door: Door) -> None:
     slow = {"prefill_seconds": 0.1, "prefill_burns": False}
     one = {**misbehaving(door.house.model, knobs=slow), "max_in_flight": 1}
