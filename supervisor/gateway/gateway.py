@@ -236,7 +236,9 @@ class Gateway:
         exchange.pulse.active -= 1
         self._loads.used(place.instance.name)
         exchange.record.end(error)
-        self.admission.leave(place, failed=exchange.record.outcome in FAILURES)
+        # Who sets a short deadline is not to have an instance passed over.
+        is_blamed = exchange.record.outcome in FAILURES and not exchange.is_cut_short
+        self.admission.leave(place, failed=is_blamed)
 
 
 def _model_object(name: str, created: int) -> dict[str, Any]:

@@ -105,6 +105,9 @@ async def test_who_runs_out_of_time_is_told_and_the_engine_is_left(door: Door) -
     settlement = records[0].settlement
     assert settlement is not None
     assert settlement.usage.prompt_tokens > 0, "a client could have a model at work for nothing"
+    assert door.house.supervisor.gateway.admission._places["one"].failures == 0, (
+        "a client could have an instance passed over"
+    )
 
 
 async def test_who_runs_out_of_time_in_the_line_is_late_in_the_books_too(door: Door) -> None:

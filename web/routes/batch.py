@@ -48,7 +48,9 @@ _RESULT: Schema = record(
     {
         "id": described(STRING, "The prompt's; where it has none, its number, from 1."),
         "prompt": STRING,
-        "request_id": described(STRING, "For `GET /v1/requests/{id}`; left out where it was never sent."),
+        "request_id": described(
+            STRING, "Its receipt's, for `GET /v1/requests/{id}`, if it was let in; left out where it was never sent."
+        ),
         "status": {"type": "string", "enum": ["completed", "failed"]},
         "content": STRING,
         "usage": _USAGE,

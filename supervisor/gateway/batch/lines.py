@@ -109,7 +109,7 @@ def wait_seconds(reply: Reply, tries: int) -> float | None:
 def pause_seconds(reply: Reply) -> float | None:
     """How long to wait until what stands in the way is expected to be over: a limit, a full line, a model that is not there. None: nothing did.
 
-    The request has not reached an engine, so that sending it again is safe.
+    Nothing was done for the request, so that sending it again is safe.
     """
     if reply.status in _FOR_THE_MOMENT and reply.retry_after_seconds is not None:
         return min(max(reply.retry_after_seconds, 0.1), RETRY_MAX_SECONDS)
