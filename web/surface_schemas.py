@@ -18,7 +18,7 @@ MESSAGE: Schema = {
 }
 MESSAGE_LIST: Schema = {**array(MESSAGE), "minItems": 1}
 _STREAM: Schema = described(BOOLEAN, "Answer in server-sent events, as the engine sends them.")
-SAMPLED: dict[str, Schema] = {
+_SAMPLING: dict[str, Schema] = {
     "model": MODEL,
     "stream": _STREAM,
     "temperature": {**NUMBER, "minimum": 0, "maximum": 2},
@@ -30,7 +30,7 @@ SAMPLED: dict[str, Schema] = {
 _RESPONSES: dict[str, Schema] = {
     "input": described({}, "Text, or a list of items."),
     "max_output_tokens": {**INTEGER, "minimum": 1},
-    **{name: schema for name, schema in SAMPLED.items() if name != "max_tokens"},
+    **{name: schema for name, schema in _SAMPLING.items() if name != "max_tokens"},
 }
 _FLAT: dict[str, Schema] = {
     "project_id": described(STRING, f"{WHO_PAYS} Its presence asks for the answer in the flat dialect."),
@@ -50,17 +50,17 @@ def _object(properties: dict[str, Schema], *required: str) -> Schema:
 _HELLO = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 16}
 BODIES: Mapping[str, Schema] = {
     CHAT: {
-        **_object({"messages": MESSAGE_LIST, **SAMPLED, **_FLAT}, "messages"),
+        **_object({"messages": MESSAGE_LIST, **_SAMPLING, **_FLAT}, "messages"),
         "examples": [_HELLO, {**_HELLO, "stream": True}],
     },
     COMPLETIONS: {
-        **_object({"prompt": {}, **SAMPLED}),
+        **_object({"prompt": {}, **_SAMPLING}),
         "examples": [{"prompt": "The capital of", "max_tokens": 16}],
     },
     EMBEDDINGS: {**_object({"input": {}, "model": MODEL}), "examples": [{"input": ["One text.", "Another."]}]},
     RERANK: _object({"query": STRING, "documents": array(STRING), "top_n": INTEGER, "model": MODEL}, "query"),
     RESPONSES: _object(_RESPONSES, "input"),
-    MESSAGES: _object({"messages": MESSAGE_LIST, "system": {}, **SAMPLED}, "messages"),
+    MESSAGES: _object({"messages": MESSAGE_LIST, "system": {}, **_SAMPLING}, "messages"),
     COUNT_TOKENS: _object({"messages": MESSAGE_LIST, "system": {}, "model": MODEL}, "messages"),
 }
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
 
 from supervisor.gateway.batch.prompts import (
     PROMPTS_MAX,
-    SAMPLING,
     TIMEOUT_MAX_SECONDS,
     TIMEOUT_MIN_SECONDS,
     read_prompts,
@@ -19,7 +19,6 @@ from web.idempotency import KEY_PARAMETER, REPEATED, json_once
 from web.keys import SUPERVISOR
 from web.registry import Body, Policy, Reply, RouteTable, Schema
 from web.schemas import INTEGER, NUMBER, STRING, WHO_PAYS, array, described, optional, record, ref
-from web.surface_schemas import SAMPLED
 
 routes = RouteTable("Batches")
 
@@ -30,6 +29,11 @@ _PROMPT: Schema = {
     "additionalProperties": False,
 }
 _TIMEOUT: Schema = {**NUMBER, "minimum": TIMEOUT_MIN_SECONDS, "maximum": TIMEOUT_MAX_SECONDS}
+_SAMPLING: Mapping[str, Schema] = {
+    "max_tokens": {**INTEGER, "minimum": 1},
+    "temperature": {**NUMBER, "minimum": 0, "maximum": 2},
+    "top_p": {**NUMBER, "minimum": 0, "maximum": 1},
+}
 _PROMPTS: Schema = {
     "type": "object",
     "properties": {
@@ -37,7 +41,7 @@ _PROMPTS: Schema = {
         "model": described(STRING, "As for chat completions; left out, `auto`."),
         "project_id": described(STRING, WHO_PAYS),
         "timeout": described(_TIMEOUT, "Seconds for all of them; those that are late have failed."),
-        **{name: SAMPLED[name] for name in SAMPLING},
+        **_SAMPLING,
     },
     "required": ["prompts"],
     "additionalProperties": False,
