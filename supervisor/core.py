@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -23,16 +22,14 @@ from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.accounting.office import Office
 from supervisor.gateway.accounting.standing import budget_status
 from supervisor.gateway.batch.batches import Batches
-from supervisor.gateway.calls import Call
-from supervisor.gateway.exchange import Answer
+from supervisor.gateway.batch.reaching import Reach
 from supervisor.gateway.gateway import Gateway
 from supervisor.gateway.idempotency import IdempotencyStore
 from supervisor.gateway.observing.capture import Capture
 from supervisor.gateway.observing.meters import MeterBook
 from supervisor.gateway.observing.tracing import Tracing, open_tracing
-from supervisor.gateway.passage import ask
 from supervisor.gateway.resuming import ResumableStreams
-from supervisor.gateway.routing import BudgetStatus, Router, rerouted
+from supervisor.gateway.routing import BudgetStatus, Router
 from supervisor.process import posix
 from supervisor.process.reaper import OrphanReaper
 
@@ -144,7 +141,7 @@ class Supervisor:
         await end_leftovers(self.folder.run_id, keep=self._survivors.values())
         await self.fleet.open(self.settings, self._survivors)
         await self.placer.open(self.settings)
-        self.batches = Batches(self.folder.path, self.settings, self.clock, self._ask)
+        self.batches = Batches(self.folder.path, self.settings, self.clock, Reach(self.gateway, self.router))
         await self.batches.open()
 
     async def _open_observers(self, tracing: Tracing | None) -> None:
@@ -157,15 +154,6 @@ class Supervisor:
         listeners += [self.meters.observe, self.gateway.capture.settled]
         if tracing is not None:
             listeners.append(tracing.settled)
-
-    async def _ask(self, call: Call, caller: Caller, batch_id: str | None) -> Answer:
-        """How batch work reaches the engines: where the router says, behind those who wait."""
-        route = self.router.route(call.document, caller)
-        if route is not None:
-            document = rerouted(call.document, route)
-            body = json.dumps(document).encode()
-            call = replace(call, document=document, body=body, route_reason=route.header)
-        return await ask(self.gateway, replace(call, batch_id=batch_id), caller, is_batch=True)
 
     def _budget_status(self, caller: Caller) -> BudgetStatus:
         return budget_status(self.office.bookkeeper, caller)

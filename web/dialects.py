@@ -9,8 +9,9 @@ from aiohttp import web
 
 from supervisor.errors import LlamavisorError
 from supervisor.gateway.dialects import anthropic_error
+from supervisor.gateway.openai_errors import error_body
 from supervisor.gateway.surfaces import Dialect, surface_of
-from web.errors import error_body, error_headers
+from web.errors import error_headers
 
 
 def error_document(path: str, error: LlamavisorError) -> dict[str, Any]:

@@ -1,18 +1,14 @@
-"""One wire shape for errors, whoever raised them: OpenAI's, which its SDKs map to exceptions (`contracts.md` §6)."""
+"""The errors of the web server itself, and what the headers of any error say (`contracts.md` §6)."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
-from supervisor.errors import BudgetExceededError, LlamavisorError, RateLimitedError, RequestCancelledError
+from supervisor.errors import LlamavisorError, RateLimitedError, RequestCancelledError
 
 MILLISECONDS = 1_000
-SERVER_ERROR_STATUS = 500
 FINAL_UNLESS_TIMED = (429, 501, 503)
 """What OpenAI's SDKs would try again by themselves, though nothing says that it helps."""
-
-_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
 class TooManyRequestsError(LlamavisorError):
@@ -31,27 +27,6 @@ class UnsupportedMediaTypeError(LlamavisorError):
     """The body is not of the content type that the route takes."""
 
     code, status = "unsupported_media_type", 415
-
-
-def error_type(status: int) -> str:
-    """The `type` that goes with an HTTP status."""
-    return "server_error" if status >= SERVER_ERROR_STATUS else _TYPES.get(status, "invalid_request_error")
-
-
-def error_body(error: LlamavisorError) -> dict[str, Any]:
-    """`{"error": {message, type, param, code}}`, and `details` where there are some; also the payload of an in-band error.
-
-    An exhausted budget says so in `detail` beside it as well, where clients of the flat dialect look for it.
-    """
-    body: dict[str, Any] = {
-        "message": str(error),
-        "type": error_type(error.status),
-        "param": error.param,
-        "code": error.code,
-    }
-    if error.details:
-        body["details"] = error.details
-    return {"error": body, "detail": body["message"]} if isinstance(error, BudgetExceededError) else {"error": body}
 
 
 def error_headers(error: LlamavisorError) -> dict[str, str]:

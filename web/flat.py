@@ -16,8 +16,9 @@ from supervisor.gateway.costs import cost_number
 from supervisor.gateway.deadline import ask_within
 from supervisor.gateway.flat import flat_answer, read_request
 from supervisor.gateway.losses import said
+from supervisor.gateway.openai_errors import error_body
 from web.calling import call_of, payer_of
-from web.errors import error_body, error_headers
+from web.errors import error_headers
 from web.keys import SUPERVISOR
 
 

@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from supervisor.errors import MalformedRequestError
-from web.errors import error_body
+from supervisor.gateway.openai_errors import error_body
 from web.guard import SECURITY_HEADERS
 from web.listener import LOG_INTERVAL_SECONDS
 from web.middlewares import request_id

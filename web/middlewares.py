@@ -20,8 +20,9 @@ from supervisor.errors import (
     PayloadTooLargeError,
     UnauthorizedError,
 )
+from supervisor.gateway.openai_errors import error_body
 from web.dialects import error_response
-from web.errors import MethodNotAllowedError, error_body, error_headers
+from web.errors import MethodNotAllowedError, error_headers
 from web.guard import Guard
 from web.identity import page_context
 from web.keys import REQUEST_ID, STARTED

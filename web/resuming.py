@@ -14,6 +14,7 @@ from supervisor.gateway.resumable import LAST_EVENT_ID, RESUME_HEADER, event_see
 from supervisor.gateway.resuming import Reader, ResumableStream
 from web.calling import caller_of
 from web.dialects import error_event, event_of
+from web.idempotency import IDEMPOTENCY_KEY
 from web.keys import SUPERVISOR
 from web.receipts import booking_headers
 from web.sending import STREAM_HEADERS, Sender, whole
@@ -31,8 +32,8 @@ def begun_resumable(request: web.Request, call: Call) -> ResumableStream | None:
     if asked is None:
         return None
     seconds = seconds_asked(asked)
-    if "Idempotency-Key" in request.headers:
-        message = f"`{RESUME_HEADER}` and `Idempotency-Key` exclude one another."
+    if IDEMPOTENCY_KEY in request.headers:
+        message = f"`{RESUME_HEADER}` and `{IDEMPOTENCY_KEY}` exclude one another."
         raise MalformedRequestError(
             message, param=RESUME_HEADER, remedy="A stream that can be joined again need not be asked for again."
         )

@@ -60,7 +60,7 @@ def warn(text: str) -> None:
 def complain(error: LlamavisorError, *, as_json: bool = False) -> None:
     """An expected failure: what happened and what to do, never a traceback. In JSON it has the shape that it has over HTTP."""
     if as_json:
-        from web.errors import error_body
+        from supervisor.gateway.openai_errors import error_body
 
         typer.echo(json.dumps(error_body(error), ensure_ascii=False), err=True)
         return

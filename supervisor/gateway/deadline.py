@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
-from dataclasses import replace
 
 from supervisor.errors import EngineDeadlineError
 from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.calls import Call
 from supervisor.gateway.exchange import Answer
 from supervisor.gateway.gateway import Gateway
-from supervisor.gateway.passage import Passage, ask
+from supervisor.gateway.passage import ask
 
 
 class AnswerDeadlineError(EngineDeadlineError):
@@ -25,16 +23,11 @@ async def ask_within(gateway: Gateway, call: Call, caller: Caller, seconds: floa
 
     AnswerDeadlineError then, which is also the request's outcome; the wait for a place counts.
     """
-    if seconds is None:
-        return await ask(gateway, call, caller)
-    async with AsyncExitStack() as stack:
-        try:
-            async with asyncio.timeout(seconds):
-                passage = await stack.enter_async_context(Passage(gateway, call, caller))
-                answer = await passage.answer()
-        except TimeoutError:
-            # Raised inside the exchange, so that it is not taken for a client that left.
-            raise AnswerDeadlineError(
-                f"The answer was not complete within {seconds:g} s.", param="timeout", remedy="Give it more time."
-            ) from None
-    return replace(answer, cost_micros=passage.cost_micros)
+    late = AnswerDeadlineError(
+        f"The answer was not complete within {seconds or 0:g} s.", param="timeout", remedy="Give it more time."
+    )
+    try:
+        async with asyncio.timeout(seconds) as time:
+            return await ask(gateway, call, caller, why=lambda: late if time.expired() else None)
+    except TimeoutError:
+        raise late from None

@@ -252,7 +252,9 @@ class Gateway:
         exchange.pulse.active -= 1
         self._loads.used(place.instance.name)
         exchange.record.end(error)
-        self.admission.leave(place, failed=has_failed(exchange.record.outcome, error))
+        # Who sets a short deadline is not to have an instance passed over.
+        failed = None if exchange.is_cut_short else has_failed(exchange.record.outcome, error)
+        self.admission.leave(place, failed=failed)
 
 
 def has_failed(outcome: Outcome | None, error: BaseException | None) -> bool | None:

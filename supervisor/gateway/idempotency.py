@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -74,15 +74,15 @@ class IdempotencyStore:
         self._entries: OrderedDict[tuple[Scope, str], _Entry] = OrderedDict()
         self._bytes = 0
 
-    def begin(self, scope: Scope, key: str, body: bytes) -> KeptAnswer | Keeping:
-        """The answer to give again; or, for a new request, where its answer goes: `complete` or `abandon` it.
+    def begin(self, scope: Scope, key: str, *parts: bytes) -> KeptAnswer | Keeping:
+        """The answer to give again; or, for a new request, where its answer goes: `complete` or `abandon` it. `parts` are what makes it the same.
 
-        RequestInFlightError while the first is on its way, KeyReusedError for another body, MalformedRequestError for a key that is none.
+        RequestInFlightError while the first is on its way, KeyReusedError for other parts, MalformedRequestError for a key that is none.
         """
         if not (0 < len(key) <= KEY_CHARACTERS_MAX and key.isascii() and key.isprintable()):
             message = f"`Idempotency-Key` must be 1 to {KEY_CHARACTERS_MAX} printable ASCII characters."
             raise MalformedRequestError(message, param="Idempotency-Key")
-        name, fingerprint = (scope, key), hashlib.sha256(body).digest()
+        name, fingerprint = (scope, key), _fingerprint(parts)
         self._forget_old()
         entry = self._entries.get(name)
         if entry is not None and self._is_old(entry):
@@ -137,6 +137,11 @@ class IdempotencyStore:
                 surplus_bytes, surplus = surplus_bytes - entry.size, surplus - 1
         for name in doomed:
             self.abandon(name)
+
+
+def _fingerprint(parts: Iterable[bytes]) -> bytes:
+    """Of each its own, so that nothing can move from one to the next."""
+    return b"".join(hashlib.sha256(part).digest() for part in parts)
 
 
 class Keeping:

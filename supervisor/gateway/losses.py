@@ -10,6 +10,7 @@ from typing import Any
 
 from supervisor.clock import Clock
 from supervisor.errors import EngineDeadlineError, EngineDiedError, LlamavisorError
+from supervisor.gateway.openai_errors import error_type
 from supervisor.gateway.resolve import retry_after_seconds
 from supervisor.process.instance import Instance
 from supervisor.process.snapshot import InstanceSnapshot
@@ -118,7 +119,7 @@ def openai_error(body: bytes, status: int) -> bytes:
     error = {
         **words,
         "message": message_in(words, status),
-        "type": kind if isinstance(kind, str) else _error_type(status),
+        "type": kind if isinstance(kind, str) else error_type(status),
         "param": param if isinstance(param, str) else None,
         "code": code_in(words) or ENGINE_ERROR,
     }
@@ -134,7 +135,7 @@ def refusal_in(status: int, body: bytes) -> bytes | None:
     if not isinstance(message, str) or _FAULT_OF_THE_REQUEST.match(message) is None:
         return None
     bad = HTTPStatus.BAD_REQUEST
-    return json.dumps({"error": {**words, "code": bad.value, "type": _error_type(bad)}}).encode()
+    return json.dumps({"error": {**words, "code": bad.value, "type": error_type(bad)}}).encode()
 
 
 def code_in(words: Mapping[str, Any]) -> str | None:
@@ -184,7 +185,3 @@ def _is_openai(error: Mapping[str, Any]) -> bool:
     shape = isinstance(error.get("message"), str) and isinstance(error.get("type"), str)
     optional = (error.get("param", 0), error.get("code", 0))
     return shape and all(value is None or isinstance(value, str) for value in optional)
-
-
-def _error_type(status: int) -> str:
-    return "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from supervisor.errors import LlamavisorError
 from supervisor.gateway.accounting.bookkeeper import Booking
@@ -23,18 +23,22 @@ from supervisor.gateway.settling import Settling
 from supervisor.process.instance import Instance
 from supervisor.storage.records import TokenUsage
 
+Ending = TypeVar("Ending", bound=BaseException | None)
+Why = Callable[[], LlamavisorError | None]
+"""What is behind the cancellation of a request, for the books; None: its client has left."""
+
 
 class Passage:
     """A request for the length of an `async with`; whatever ends it, one usage record tells how. `booking` is there from the beginning of it.
 
     Leaving early, for whatever reason, ends it at the engine too. `on_wait` is told while it waits for a place or for a model; see `Admission.place`,
-    which also says what is refused. As long as nothing of an answer has come, a model that cannot serve may be stood in for by its fallbacks:
-    `exchange` is the present one.
+    which also says what is refused. `why` is asked when it is cancelled. As long as nothing of an answer has come, a model that cannot serve may be
+    stood in for by its fallbacks: `exchange` is the present one.
     """
 
     __slots__ = (
         "_call", "_caller", "_fallbacks", "_first_failure", "_gateway", "_is_batch", "_is_cancelled", "_is_open", "_on_wait", "_outlook",
-        "_place", "_settling", "_started_at", "_waiter", "booking", "exchange",
+        "_place", "_settling", "_started_at", "_waiter", "_why", "booking", "exchange",
     )  # fmt: skip
 
     def __init__(
@@ -45,12 +49,14 @@ class Passage:
         *,
         on_wait: Callable[[Waiting], None] | None = None,
         is_batch: bool = False,
+        why: Why = lambda: None,
     ) -> None:
         self._gateway = gateway
         self._call = call
         self._caller = caller
         self._on_wait = on_wait
         self._is_batch = is_batch
+        self._why = why
         self._is_open = False
         self._is_cancelled = False
         self._fallbacks: Iterator[str]
@@ -73,7 +79,7 @@ class Passage:
                 if not await self._enter(places):
                     self._first_reason()
             except BaseException as error:
-                self._settling.unserved(error)
+                self._settling.unserved(self._reason(error))
                 gateway.in_flight.remove(self)
                 raise
         except BaseException:
@@ -85,6 +91,7 @@ class Passage:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
+            error = self._reason(error)
             self._gateway.in_flight.remove(self)
             if self._is_open:
                 self._close(error)
@@ -193,7 +200,7 @@ class Passage:
             self._place = await self._wait(places) if place is None else place
             exchange = gateway.open(self._call, self._place, self._started_at)
         except BaseException as error:
-            gateway.traffic.begin(places[0].instance.name, self._started_at).end(error)
+            gateway.traffic.begin(places[0].instance.name, self._started_at).end(self._reason(error))
             raise
         exchange.booking = self.booking
         self.exchange, self._is_open = exchange, True
@@ -216,6 +223,10 @@ class Passage:
         finally:
             self._waiter = None
 
+    def _reason(self, error: Ending) -> Ending | LlamavisorError:
+        """What the books are told of what has ended it."""
+        return (self._why() or error) if isinstance(error, asyncio.CancelledError) else error
+
     def _tell(self, waiting: Waiting) -> None:
         self._outlook = waiting
         if self._on_wait is not None:
@@ -230,8 +241,10 @@ class Passage:
         self._settling.ended(self.exchange, self._place)
 
 
-async def ask(gateway: Gateway, call: Call, caller: Caller = ANYONE, *, is_batch: bool = False) -> Answer:
+async def ask(
+    gateway: Gateway, call: Call, caller: Caller = ANYONE, *, is_batch: bool = False, why: Why = lambda: None
+) -> Answer:
     """The whole answer to a call that asks for no stream, for surfaces that make something else of it; errors as `Exchange.answer`."""
-    async with Passage(gateway, call, caller, is_batch=is_batch) as passage:
+    async with Passage(gateway, call, caller, is_batch=is_batch, why=why) as passage:
         answer = await passage.answer()
     return replace(answer, cost_micros=passage.cost_micros)

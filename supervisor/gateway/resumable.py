@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
-from supervisor.errors import LlamavisorError, MalformedRequestError, NotFoundError
+from supervisor.errors import LlamavisorError, MalformedRequestError, NotFoundError, RequestCancelledError
 from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.sse import ANY_BLANK_LINE
 
@@ -33,7 +33,7 @@ class EventsGoneError(LlamavisorError):
     code, status = "events_gone", 410
 
 
-class StreamStoppedError(LlamavisorError):
+class StreamStoppedError(RequestCancelledError):
     """The stream was stopped by its client, or nobody read it for as long as was agreed."""
 
     code, status = "stream_stopped", 409

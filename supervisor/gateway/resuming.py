@@ -33,7 +33,7 @@ class ResumableStream(KeptStream):
     """One request, from its place in the line to the last event of its answer.
 
     `booking` is there once it waits or has begun, `answer` once it has begun; `error` is what it ended with, if it failed. `is_whole`: it ended as a
-    client may believe.
+    client may believe. `stopped`: its client asked for its end.
     """
 
     def __init__(self, call: Call, caller: Caller, window_seconds: float, limit_bytes: int, clock: Clock) -> None:
@@ -42,11 +42,11 @@ class ResumableStream(KeptStream):
         self.answer: Answer | None = None
         self.error: LlamavisorError | None = None
         self.is_whole = False
+        self.stopped: StreamStoppedError | None = None
         self.waiting: Waiting | None = None
         self.booking: Booking
         self._call = call
         self._caller = caller
-        self._passage: Passage | None = None
         self._readers: set[Reader] = set()
         self._room = asyncio.Event()
 
@@ -62,20 +62,15 @@ class ResumableStream(KeptStream):
             self.waiting, self.booking = waiting, passage.booking
             self._wake()
 
-        passage = Passage(gateway, self._call, self._caller, on_wait=tell)
+        passage = Passage(gateway, self._call, self._caller, on_wait=tell, why=lambda: self.stopped)
         try:
             async with passage:
-                self._passage, self.booking = passage, passage.booking
+                self.booking = passage.booking
                 answer = await passage.answer()
                 self.answer = answer
                 await self._take(passage.exchange, answer)
         except LlamavisorError as error:
             self.error = error
-
-    def name_reason(self, code: str) -> None:
-        """What the books are to say of a stream that is about to be ended."""
-        if self._passage is not None:
-            self._passage.exchange.error_code = code
 
     def end(self, error: LlamavisorError | None, now: float) -> None:
         """Nothing more comes; `error` is why, where `run` could not tell."""
@@ -205,14 +200,13 @@ class ResumableStreams:
             stream.leave(reader, self._clock.monotonic())
             self._arm(stream)
 
-    def stop(self, stream: ResumableStream, code: str | None = None) -> None:
-        """Forget it, and end it at the engine if it is still under way; `code` is what the books say of that. Idempotent."""
+    def stop(self, stream: ResumableStream, *, is_asked: bool = False) -> None:
+        """Forget it, and end it at the engine if it is still under way: as `cancelled` if its client has asked for that. Idempotent."""
         self._disarm(stream)
         self._streams.pop(stream.id, None)
         task = self._tasks.get(stream.id)
         if task is not None:
-            if code is not None:
-                stream.name_reason(code)
+            stream.stopped = _stopped() if is_asked else None
             task.cancel()
 
     async def close(self) -> None:
@@ -243,7 +237,7 @@ class ResumableStreams:
         del self._tasks[stream.id]
         error: LlamavisorError | None = None
         if task.cancelled():
-            error = StreamStoppedError("The stream was stopped before the answer was complete.")
+            error = _stopped()
         elif task.exception() is not None:
             logger.error("A stream broke", exc_info=task.exception())
             error = LlamavisorError("An unexpected failure; the server's log has it.")
@@ -261,3 +255,7 @@ class ResumableStreams:
         timer = self._timers.pop(stream.id, None)
         if timer is not None:
             timer.cancel()
+
+
+def _stopped() -> StreamStoppedError:
+    return StreamStoppedError("The stream was stopped before the answer was complete.")

@@ -20,8 +20,9 @@ class Outcome(StrEnum):
     """How a request ended.
 
     `ok`: complete answer. `client_gone`: the client left, or did not read. `engine_died`: the process or the connection was lost. `engine_error`: the
-    engine said that it failed. `cut`: a stream that ended, but not as a whole answer. `timeout`: the engine said nothing for too long. `refused`:
-    not served: the instance is not ready, or the engine found the request wrong. `cancelled`: somebody who may do so ended it.
+    engine said that it failed. `cut`: a stream that ended, but not as a whole answer. `timeout`: the engine said nothing for too long, or the
+    time that the client gave was over. `refused`: not served: the instance is not ready, or the engine found the request wrong. `cancelled`: somebody
+    who may do so ended it.
     """
 
     OK = "ok"

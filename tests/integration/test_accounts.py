@@ -276,6 +276,31 @@ async def socket_chat(door: Door, key: str, named: dict[str, str]) -> str | None
     return None if told["type"] == "done" else str(told["code"])
 
 
+@pytest.mark.parametrize(("scope", "paid"), [("inference", ["shop"] * 2), ("admin", ["lab", *["shop"] * 2])])
+async def test_a_line_of_a_batch_is_paid_by_whom_it_may_name(door: Door, scope: str, paid: list[str]) -> None:
+    await open_with(door)
+    for name in ("shop", "lab"):
+        await call(door, "POST", "/admin/projects", {"name": name})
+    caller = door.house.supervisor.office.bookkeeper.identify((await made(door, project="shop", scopes=[scope]))["key"])
+    batches, line = door.house.supervisor.batches, {"method": "POST", "url": CHAT}
+    async with batches.files.upload("shop") as upload:
+        for named in ("shop", "default", "lab"):
+            body = {**HELLO, "project_id": named}
+            await upload.write(json.dumps({**line, "custom_id": named, "body": body}).encode() + b"\n")
+        file = await upload.finish("a.jsonl", "batch")
+    batch = await batches.create(Order(CHAT, file.id), caller)
+    await until(lambda: batches.get(batch.id, "shop").is_over, "the end of the batch")
+    assert sorted(record["project"] for record in await records(door)) == paid
+    assert "project_id" not in (await door.at_engine("one", "/_control"))["last_request"]["body"]
+    done = batches.get(batch.id, "shop")
+    if "lab" in paid:
+        return
+    (raw,) = batches.files.path_of(batches.files.get(done.error_file_id or "", "shop")).read_bytes().splitlines()
+    refused = json.loads(raw)
+    assert (refused["custom_id"], refused["response"]["status_code"]) == ("lab", 403)
+    assert refused["response"]["body"]["error"]["param"] == "project_id"
+
+
 async def test_a_revoked_key_asks_for_no_more_lines_and_chats(door: Door) -> None:
     await open_with(door, {"prefill_seconds": 0.3, "prefill_burns": False, "parallel": 4})
     key = await made(door)

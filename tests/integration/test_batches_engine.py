@@ -127,7 +127,25 @@ async def test_prompts_that_are_late_have_failed(door: Door) -> None:
     status, told, _ = await door.ask({"prompts": [{"prompt": "a"}] * 6, "timeout": 1}, "/v1/batch")
     assert (status, told["failed"]) == (200, 6)
     assert {result["error"] for result in told["results"]} == {"It was not answered within 1 s."}
+    assert {result["error_code"] for result in told["results"]} == {"answer_deadline"}
     assert door.house.supervisor.gateway.active == 0
+    assert door.outcomes("one") == {"timeout": 4}
+    sent = [result["request_id"] for result in told["results"] if "request_id" in result]
+    assert len(sent) == 4
+    async with door.session.get(f"{door.url}/v1/requests/{sent[0]}") as response:
+        receipt = await response.json()
+    assert (receipt["outcome"], receipt["error_code"]) == ("timeout", "answer_deadline")
+
+
+async def test_prompts_wait_for_the_limits_of_their_key(door: Door) -> None:
+    await door.open(
+        {"one": misbehaving(door.house.model)}, sections={"accounting": {"limits": {"project": {"concurrency": 1}}}}
+    )
+    prompts = {"prompts": [{"prompt": "a"}] * 2, "max_tokens": 3}
+    status, told, _ = await door.ask(prompts, "/v1/batch")
+    assert (status, told["completed"]) == (200, 2), told
+    seen = (await door.at_engine("one", "/_control"))["last_request"]
+    assert seen["body"]["max_tokens"] == 3
 
 
 async def test_who_leaves_cancels_what_is_left(door: Door) -> None:
@@ -185,15 +203,26 @@ async def test_a_batch_waits_for_an_engine_that_comes_back(door: Door) -> None:
     assert (done.status, done.completed, done.failed) == ("completed", 6, 0)
 
 
+async def test_a_model_that_is_busy_is_in_no_others_way(door: Door) -> None:
+    await door.open({"held": misbehaving(door.house.model, knobs=HELD), "one": misbehaving(door.house.model)})
+    batch = await batch_of(door, 8)
+    await until(lambda: door.house.supervisor.gateway.active == 4, "as many lines as batch work may")
+    status, told, _ = await door.ask({"prompts": [{"prompt": "a"}], "model": "one", "timeout": 30}, "/v1/batch")
+    assert (status, told["completed"]) == (200, 1)
+    await batches_of(door).cancel(batch.id, batch.project)
+    await over(door, batch)
+    assert door.outcomes("held") == {"cancelled": 4}
+
+
 async def test_clients_come_before_batches(door: Door) -> None:
     slow = {"prefill_seconds": 0.1, "prefill_burns": False}
     one = {**misbehaving(door.house.model, knobs=slow), "max_in_flight": 1}
     await door.open({"one": one}, gateway={"queue_seconds": 60.0})
     admission = door.house.supervisor.gateway.admission
     batch = await batch_of(door, 60)
-    await until(lambda: admission.waiting_for("one") == 3, "three lines to wait behind the first")
+    await until(lambda: door.house.supervisor.gateway.active == 1, "a line to have the only place")
     client = asyncio.create_task(door.ask(HELLO))
-    await until(lambda: admission.waiting_for("one") == 4, "the client to wait, too")
+    await until(lambda: admission.waiting_for("one") == 1, "the client to wait")
     before = now(door, batch).completed
     assert (await client)[0] == 200
     # The line that had the place, and the one that came after the client.
@@ -225,6 +254,7 @@ async def test_a_request_sent_again_with_its_key_is_answered_once(door: Door, bo
     assert told["idempotent-replayed"] == "true"
     assert told["Content-Type"] == headers["Content-Type"]
     assert told["X-Request-Id"] != headers["X-Request-Id"]
+    assert told["X-Llamavisor-Request-Id"] == headers["X-Llamavisor-Request-Id"]
     assert door.outcomes("demo") == {"ok": 1}
     status, other, _ = await keyed(door, {**body, "max_tokens": 3})
     assert (status, json.loads(other)["error"]["code"]) == (422, "idempotency_key_reused")
@@ -238,6 +268,48 @@ async def test_a_flat_request_sent_again_with_its_key_is_answered_once(door: Doo
     status, again, headers = await keyed(door, flat)
     assert (status, again, headers["idempotent-replayed"]) == (200, first, "true")
     assert door.outcomes("demo") == {"ok": 1}
+
+
+async def test_the_dialect_is_part_of_the_request(door: Door) -> None:
+    await door.open({"demo": DEMO})
+    assert (await keyed(door, HELLO))[0] == 200
+    status, other, _ = await keyed(door, HELLO, **{"X-Llamavisor-Dialect": "flat"})
+    assert (status, json.loads(other)["error"]["code"]) == (422, "idempotency_key_reused")
+
+
+async def post_keyed(door: Door, path: str, **body: Any) -> tuple[int, bytes, bool]:
+    """A request with the key: its status, its answer, and whether that is the one before."""
+    async with door.session.post(f"{door.url}{path}", headers=KEYED, **body) as response:
+        return response.status, await response.read(), "idempotent-replayed" in response.headers
+
+
+async def uploaded(door: Door, text: str) -> tuple[int, bytes, bool]:
+    """A file sent with the key, in a form whose boundary is never the same."""
+    form = aiohttp.FormData({"purpose": "batch"})
+    form.add_field("file", text.encode(), filename="a.jsonl")
+    door.session.headers["X-Requested-With"] = "test"
+    return await post_keyed(door, "/v1/files", data=form)
+
+
+async def test_files_batches_lists_and_tokens_are_made_once(door: Door) -> None:
+    await door.open({"demo": DEMO})
+    line = json.dumps({"custom_id": "1", "method": "POST", "url": CHAT, "body": HELLO})
+    file = await uploaded(door, line)
+    assert (file[0], await uploaded(door, line)) == (200, (200, file[1], True))
+    assert (await uploaded(door, line + "\n"))[0] == 422
+    order = {"input_file_id": json.loads(file[1])["id"], "endpoint": CHAT, "completion_window": "24h"}
+    for path, body, other in (
+        ("/v1/batches", order, {**order, "metadata": {}}),
+        ("/v1/batch", {"prompts": [{"prompt": "Hello"}]}, {"prompts": [{"prompt": "Bye"}]}),
+        ("/v1/tokenize", {"text": "Hello"}, {"text": "Bye"}),
+    ):
+        status, first, was_before = await post_keyed(door, path, json=body)
+        assert (status, was_before) == (200, False), first
+        assert await post_keyed(door, path, json=body) == (200, first, True)
+        assert (await post_keyed(door, path, json=other))[0] == 422
+    assert len(batches_of(door).files.all_of(ANYONE.project)) == 1
+    (batch,) = batches_of(door).all_of(ANYONE.project)
+    await over(door, batch)
 
 
 async def test_a_key_in_flight_is_a_conflict_and_free_when_its_client_left(door: Door) -> None:

@@ -105,6 +105,23 @@ async def test_who_runs_out_of_time_is_told_and_the_engine_is_left(door: Door) -
     settlement = records[0].settlement
     assert settlement is not None
     assert settlement.usage.prompt_tokens > 0, "a client could have a model at work for nothing"
+    assert door.house.supervisor.gateway.admission._places["one"].failures == 0, (
+        "a client could have an instance passed over"
+    )
+
+
+async def test_who_runs_out_of_time_in_the_line_is_late_in_the_books_too(door: Door) -> None:
+    one = {**misbehaving(door.house.model, knobs={"prefill_seconds": 60, "prefill_burns": False}), "max_in_flight": 1}
+    await door.open({"one": one}, gateway={"queue_seconds": 60.0})
+    records: list[UsageRecord] = []
+    door.house.supervisor.office.bookkeeper.on_settled.append(records.append)
+    first = asyncio.create_task(door.ask(GREEDY))
+    await until(lambda: door.house["one"].requests_active == 1, "the only place to be taken")
+    status, _, _ = await door.ask({**GREEDY, "timeout": 1})
+    settlement = records[0].settlement
+    assert settlement is not None
+    assert (status, settlement.outcome, settlement.error_code) == (504, "timeout", "answer_deadline")
+    first.cancel()
 
 
 async def test_tiers_and_auto_lead_to_their_models(door: Door) -> None:

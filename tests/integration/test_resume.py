@@ -219,7 +219,7 @@ async def test_it_is_stopped(door: Door) -> None:
         async with join(door, response.headers[STREAM_ID], method=method) as again:
             assert await refusal(again) == (404, "stream_not_found")
     record = await settled(door)
-    assert (record["outcome"], record["error_code"]) == ("client_gone", "stream_stopped")
+    assert (record["outcome"], record["error_code"]) == ("cancelled", "stream_stopped")
     assert record["usage"]["completion_tokens"] >= 1
 
 

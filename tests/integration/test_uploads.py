@@ -58,7 +58,7 @@ async def test_row_58_an_upload_that_is_cut_leaves_nothing_to_see(web_house: Web
     writer.transport.abort()
     await until(lambda: not files_in(web_house), "nothing to be left of it")
     assert (await web_house.json("/v1/files"))["data"] == []
-    assert web_house.supervisor.batches.files.uploading_bytes == 0
+    assert web_house.supervisor.batches.files.uploading_bytes.total() == 0
 
 
 REFUSED = (

@@ -71,7 +71,7 @@ async def test_a_file_is_there_when_it_is_whole_and_after_the_next_start(tmp_pat
         assert store.all_of("p") == []
         file = await upload.finish("a.jsonl", "batch")
     assert file.bytes == WRITE_BYTES + 3
-    assert store.uploading_bytes == 0
+    assert store.uploading_bytes.total() == 0
     again = store_in(tmp_path, disk)
     assert again.all_of("p") == [file]
     assert again.path_of(file).read_bytes().endswith(b"xend")
@@ -95,7 +95,7 @@ async def test_an_upload_that_ends_early_leaves_nothing(tmp_path: Path, disk: Di
     with pytest.raises(asyncio.CancelledError):
         await task
     assert names(tmp_path) == set()
-    assert store.uploading_bytes == 0
+    assert store.uploading_bytes.total() == 0
 
 
 async def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path, disk: Disk) -> None:
@@ -111,22 +111,25 @@ async def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: 
     assert names(tmp_path) == {f"{file.id}.data", f"{file.id}.json", "file-2.json"}
 
 
-async def test_a_file_and_all_files_have_their_limits(tmp_path: Path, disk: Disk) -> None:
+async def test_a_file_all_files_and_those_of_a_project_have_their_limits(tmp_path: Path, disk: Disk) -> None:
     store = store_in(tmp_path, disk, max_bytes=2_000, total_bytes=3_000)
-    async with store.upload("p") as first, store.upload("p") as second:
-        await first.write(b"x" * 1_600)
-        await second.write(b"x" * 1_300)
-        with pytest.raises(FilesFullError):
-            await second.write(b"x" * 200)
+    async with store.upload("p") as first, store.upload("q") as second, store.upload("r") as third:
+        await first.write(b"x" * 1_400)
+        await second.write(b"x" * 1_500)
+        with pytest.raises(FilesFullError, match="All files"):
+            await third.write(b"x" * 101)
         with pytest.raises(PayloadTooLargeError, match=r"files\.max_bytes"):
-            await first.write(b"x" * 401)
+            await first.write(b"x" * 601)
     async with store.upload("p") as upload:
-        await upload.write(b"x" * 2_000)
-        await upload.finish("a", "batch")
-    with pytest.raises(FilesFullError):
+        await upload.write(b"x" * 1_500)
+        file = await upload.finish("a", "batch")
+    with pytest.raises(FilesFullError, match="one project"):
         async with store.upload("p") as upload:
-            await upload.write(b"x" * 1_001)
+            await upload.write(b"x")
     assert len(names(tmp_path)) == 2
+    await store.delete(file.id, "p")
+    async with store.upload("p") as upload:
+        await upload.write(b"x" * 1_500)
 
 
 async def test_row_33_a_full_disk_refuses_an_upload_and_keeps_nothing_of_it(tmp_path: Path, disk: Disk) -> None:
@@ -263,9 +266,9 @@ def test_a_file_system_without_links_gets_a_copy(tmp_path: Path, monkeypatch: py
         BatchFolder(tmp_path / "batch_2").create(BATCH, tmp_path / "nothing")
 
 
-def test_lines_are_read_in_slices_with_their_numbers(tmp_path: Path) -> None:
+def test_lines_are_read_in_slices_with_their_numbers_and_without_a_byte_order_mark(tmp_path: Path) -> None:
     path = tmp_path / "input"
-    path.write_bytes(b"one\n\n  \r\ntwo\r\nthree")
+    path.write_bytes(b"\xef\xbb\xbfone\n\n  \r\ntwo\r\nthree")
     reader = LineReader(path)
     assert reader.take(1, 100) == [(1, b"one")]
     assert reader.take(9, 3) == [(4, b"two")]

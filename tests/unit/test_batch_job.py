@@ -20,8 +20,11 @@ from supervisor.gateway.batch.batches import Batches, TooManyBatchesError
 from supervisor.gateway.batch.files import FilesFullError
 from supervisor.gateway.batch.folder import BatchFolder
 from supervisor.gateway.batch.objects import WINDOW_SECONDS, Batch, BatchStatus, Order
+from supervisor.gateway.batch.prompts import read_prompts
+from supervisor.gateway.batch.turns import Servers
 from supervisor.gateway.calls import CHAT, Call
 from supervisor.gateway.exchange import Answer
+from supervisor.gateway.passage import Why
 from supervisor.testing import FakeClock
 from tests.fixtures.nursery import until
 
@@ -47,18 +50,19 @@ async def never(call: Call) -> Answer:
 
 
 class Bureau:
-    """Batch work in a folder, which can be started again. `asked` holds who asked for what."""
+    """Batch work in a folder, which can be started again. `asked` holds who asked for what, `ends` why requests were cancelled."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.clock = FakeClock()
         self.engine: Engine = at_once
         self.asked: list[tuple[str, str | None, str | None]] = []
+        self.ends: list[str | None] = []
         self.batches: Batches
 
     async def open(self, *, start: bool = True) -> None:
         """Take in what is there, and go on with it."""
-        self.batches = Batches(self.folder, Settings(), self.clock, self._ask)
+        self.batches = Batches(self.folder, Settings(), self.clock, self)
         await self.batches.open()
         if start:
             self.batches.start()
@@ -68,9 +72,19 @@ class Bureau:
         await self.batches.close()
         await self.open()
 
-    async def _ask(self, call: Call, caller: Caller, batch_id: str | None) -> Answer:
+    def servers_of(self, call: Call, caller: Caller) -> Servers:
+        """See `asking.Engines`."""
+        return Servers((str(call.model),))
+
+    async def ask(self, call: Call, caller: Caller, batch_id: str | None, why: Why) -> Answer:
+        """See `asking.Engines`."""
         self.asked.append((caller.project, caller.key_id, batch_id))
-        return await self.engine(call)
+        try:
+            return await self.engine(call)
+        except asyncio.CancelledError:
+            reason = why()
+            self.ends.append(None if reason is None else reason.code)
+            raise
 
     async def upload(self, text: str) -> str:
         """A file of the payer; its id."""
@@ -128,6 +142,7 @@ async def test_its_window_ends_a_batch_and_the_wall_clock_does_not(bureau: Burea
     bureau.clock.advance(1)
     done = await bureau.over(batch)
     assert (done.status, done.completed, done.failed, done.output_file_id) == ("expired", 0, 6, None)
+    assert bureau.ends == ["batch_expired"] * 4
     assert {line["error"]["code"] for line in bureau.results(done.error_file_id)} == {"batch_expired"}
 
 
@@ -201,6 +216,19 @@ async def test_cancelled_at_any_moment_each_line_has_one_result(bureau: Bureau) 
         told = [line["custom_id"] for file_id in ids if file_id is not None for line in bureau.results(file_id)]
         assert sorted(told) == [str(number) for number in range(5)] if done.total else told == []
         assert len(told) == done.completed + done.failed == done.total
+
+
+async def test_what_ends_the_lines_on_their_way_is_known(bureau: Bureau) -> None:
+    bureau.engine = never
+    batch = await bureau.create(2)
+    await until(lambda: len(bureau.asked) == 2, "the lines")
+    await bureau.batches.cancel(batch.id, PAYER.project)
+    await bureau.over(batch)
+    assert bureau.ends == ["batch_cancelled"] * 2
+    await bureau.create(1)
+    await until(lambda: len(bureau.asked) == 3, "another line")
+    await bureau.batches.close()
+    assert bureau.ends[2:] == [None]
 
 
 async def test_stopped_at_any_moment_it_is_done_after_the_next_start(bureau: Bureau) -> None:
@@ -282,6 +310,21 @@ async def test_there_is_an_end_to_batches_that_have_none(bureau: Bureau, monkeyp
     await bureau.create(1)
 
 
+async def test_the_batches_of_others_are_in_nobodys_way(bureau: Bureau, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supervisor.gateway.batch.batches.UNFINISHED_MAX", 1)
+    bureau.engine = never
+    await bureau.create(8)
+    await until(lambda: len(bureau.asked) == 4, "the first lines")
+    other = Caller("other", "key-2")
+    async with bureau.batches.files.upload(other.project) as upload:
+        await upload.write(json.dumps({"custom_id": "1", "method": "POST", "url": CHAT, "body": HELLO}).encode())
+        file = await upload.finish("a.jsonl", "batch")
+    await bureau.batches.create(Order(CHAT, file.id), other)
+    prompts = read_prompts({"prompts": [{"prompt": "a"}], "model": "another"})
+    bureau.engine = at_once
+    assert (await bureau.batches.answer(prompts, other))["total"] == 1
+
+
 async def test_what_batches_read_counts_though_its_file_was_deleted(bureau: Bureau) -> None:
     async def fits() -> bool:
         bureau.batches.files.settings = settings
@@ -295,7 +338,7 @@ async def test_what_batches_read_counts_though_its_file_was_deleted(bureau: Bure
     bureau.engine = never
     batches = [await bureau.create(20)]
     (file,) = bureau.batches.files.all_of(PAYER.project)
-    size, settings = file.bytes, FilesSettings(max_bytes=file.bytes, total_bytes=2 * file.bytes)
+    size, settings = file.bytes, FilesSettings(max_bytes=file.bytes, total_bytes=4 * file.bytes)
     batches.append(await bureau.batches.create(batches[0].order, PAYER))
     assert await fits()
     kept = await bureau.upload("x")

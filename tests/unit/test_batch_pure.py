@@ -12,7 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.errors import MalformedRequestError, NotAvailableError, StateConflictError
+from supervisor.errors import (
+    LlamavisorError,
+    MalformedRequestError,
+    NotAvailableError,
+    NotFoundError,
+    RateLimitedError,
+    StateConflictError,
+)
+from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.batch.asking import reply_of
 from supervisor.gateway.batch.files import StoredFile, shown_name
 from supervisor.gateway.batch.lines import (
@@ -30,9 +38,10 @@ from supervisor.gateway.batch.lines import (
 from supervisor.gateway.batch.objects import WINDOW_SECONDS, Batch, BatchStatus, Fault, Order, read_order
 from supervisor.gateway.batch.paging import Page
 from supervisor.gateway.batch.prompts import Prompt, Result, read_prompts, summary
-from supervisor.gateway.batch.turns import Turns
+from supervisor.gateway.batch.turns import Servers, Turns
 from supervisor.gateway.calls import CHAT, EMBEDDINGS
 from supervisor.gateway.exchange import Answer
+from web.dialects import error_response
 
 GOOD: dict[str, Any] = {"custom_id": "a", "method": "POST", "url": CHAT, "body": {"messages": []}}
 ORDER: dict[str, Any] = {"endpoint": CHAT, "input_file_id": "file-1", "completion_window": "24h"}
@@ -115,11 +124,19 @@ def test_what_is_tried_again_and_when(
     assert wait_seconds(Reply(status, "r", {"error": {"code": code}}, retry_after), tries) == seconds
 
 
-def test_errors_of_ours_are_replies() -> None:
-    reply = failure(NotAvailableError("Not now.", code="starting", retry_after_seconds=3), "req_1")
-    assert (reply.status, reply.retry_after_seconds) == (503, 3)
-    error = {"message": "Not now.", "type": "server_error", "param": None, "code": "starting"}
-    assert reply.document == {"error": error}
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (NotAvailableError("Not now.", code="starting", retry_after_seconds=3), "server_error"),
+        (NotFoundError("Nothing.", details={"nearest": "x"}), "not_found_error"),
+        (RateLimitedError("Slowly.", retry_after_seconds=3), "rate_limit_error"),
+    ],
+)
+def test_errors_of_ours_are_the_replies_that_they_are_over_http(error: LlamavisorError, kind: str) -> None:
+    reply = failure(error, "req_1")
+    assert (reply.status, reply.retry_after_seconds) == (error.status, error.retry_after_seconds)
+    assert reply.document == json.loads(error_response(CHAT, error).text or "")
+    assert reply.document["error"]["type"] == kind
 
 
 @pytest.mark.parametrize(
@@ -199,25 +216,32 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
+ONE, OTHER = Servers(("one",)), Servers(("other",))
+MINE, YOURS = Caller("mine"), Caller("yours")
+
+
 class Crowd:
     """Tasks that take a turn and keep it until told."""
 
     def __init__(self, turns: Turns) -> None:
         self.turns = turns
         self.having: list[int] = []
-        self.most = 0
         self.ends: dict[int, asyncio.Event] = {}
         self.tasks: dict[int, asyncio.Task[None]] = {}
 
-    def add(self, number: int) -> None:
+    def add(self, number: int, servers: Servers = ONE, caller: Caller = MINE) -> None:
         """One more that wants a turn."""
         self.ends[number] = asyncio.Event()
-        self.tasks[number] = asyncio.create_task(self._take(number))
+        self.tasks[number] = asyncio.create_task(self._take(number, servers, caller))
 
-    async def _take(self, number: int) -> None:
-        async with self.turns.turn():
+    async def end(self, number: int) -> None:
+        """One has done with its turn."""
+        self.ends[number].set()
+        await settle()
+
+    async def _take(self, number: int, servers: Servers, caller: Caller) -> None:
+        async with self.turns.turn(servers, caller):
             self.having.append(number)
-            self.most = max(self.most, len(self.having))
             try:
                 await self.ends[number].wait()
             finally:
@@ -230,6 +254,7 @@ class Crowd:
         for task in self.tasks.values():
             with suppress(asyncio.CancelledError):
                 await task
+        assert self.turns.own == 0
 
 
 async def test_turns_are_given_in_order_and_given_back() -> None:
@@ -239,14 +264,25 @@ async def test_turns_are_given_in_order_and_given_back() -> None:
     await settle()
     assert crowd.having == [0, 1]
     crowd.tasks[2].cancel()
-    crowd.ends[0].set()
-    await settle()
+    await crowd.end(0)
     assert crowd.having == [1, 3]
     crowd.tasks[1].cancel()
     await settle()
     assert crowd.having == [3, 4]
     await crowd.close()
-    assert crowd.turns.own == 0
+
+
+async def test_a_turn_that_comes_with_the_cancellation_goes_to_the_next() -> None:
+    crowd = Crowd(Turns(1))
+    for number in range(3):
+        crowd.add(number)
+    await settle()
+    crowd.ends[0].set()
+    await asyncio.sleep(0)
+    crowd.tasks[1].cancel()
+    await settle()
+    assert crowd.having == [2]
+    await crowd.close()
 
 
 async def test_more_at_once_when_the_settings_say_so() -> None:
@@ -255,6 +291,44 @@ async def test_more_at_once_when_the_settings_say_so() -> None:
         crowd.add(number)
     await settle()
     crowd.turns.retune(3)
+    await settle()
+    assert crowd.having == [0, 1, 2]
+    await crowd.close()
+
+
+async def test_who_wants_another_model_does_not_wait() -> None:
+    crowd = Crowd(Turns(2))
+    for number in range(4):
+        crowd.add(number)
+    crowd.add(4, OTHER)
+    await settle()
+    assert crowd.having == [0, 1, 4]
+    assert crowd.turns.own == 3
+    await crowd.close()
+
+
+async def test_projects_take_turns() -> None:
+    crowd = Crowd(Turns(1))
+    for number in range(4):
+        crowd.add(number)
+    for number in range(4, 6):
+        crowd.add(number, caller=YOURS)
+    await settle()
+    order = []
+    while crowd.having:
+        order += crowd.having
+        await crowd.end(crowd.having[0])
+    assert order == [0, 1, 4, 2, 5, 3]
+    await crowd.close()
+
+
+async def test_no_more_at_once_than_the_engine_has_slots() -> None:
+    crowd = Crowd(Turns(4))
+    for number in range(4):
+        crowd.add(number, Servers(("one",), 2))
+    await settle()
+    assert crowd.having == [0, 1]
+    crowd.add(4, Servers(("one",), 3))
     await settle()
     assert crowd.having == [0, 1, 2]
     await crowd.close()
@@ -305,7 +379,12 @@ def test_names_of_files_are_for_people_only(given_name: str | None, shown: str) 
 def test_prompts_keep_their_ids_and_get_one_where_they_have_none() -> None:
     wanted = read_prompts({"prompts": [{"prompt": "a", "id": "x"}, {"prompt": "b"}], "model": "auto", "timeout": 5})
     assert [prompt.id for prompt in wanted.prompts] == ["x", "2"]
-    assert (wanted.model, wanted.timeout_seconds) == ("auto", 5)
+    assert (wanted.model, wanted.timeout_seconds, wanted.sampling) == ("auto", 5, {})
+
+
+def test_what_a_list_says_of_sampling_goes_with_each() -> None:
+    wanted = read_prompts({"prompts": [{"prompt": "a"}], "max_tokens": 4, "temperature": 0, "top_p": None})
+    assert wanted.sampling == {"max_tokens": 4, "temperature": 0}
 
 
 @pytest.mark.parametrize(
@@ -322,6 +401,10 @@ def test_prompts_keep_their_ids_and_get_one_where_they_have_none() -> None:
         ({"prompts": [{"prompt": "a"}], "timeout": 0.5}, "timeout"),
         ({"prompts": [{"prompt": "a"}], "timeout": True}, "timeout"),
         ({"prompts": [{"prompt": "a"}], "timeout": 301}, "timeout"),
+        ({"prompts": [{"prompt": "a"}], "temperature": 3}, "temperature"),
+        ({"prompts": [{"prompt": "a"}], "max_tokens": 0}, "max_tokens"),
+        ({"prompts": [{"prompt": "a"}], "stop": "."}, "stop"),
+        ({"prompts": [{"prompt": "a", "max_tokens": 1}]}, "prompts[0].max_tokens"),
     ],
 )
 def test_a_wrong_list_of_prompts_names_its_field(document: Mapping[str, Any], param: str) -> None:
@@ -332,14 +415,14 @@ def test_a_wrong_list_of_prompts_names_its_field(document: Mapping[str, Any], pa
 
 def test_sums_are_exact_and_unknown_costs_stay_unknown() -> None:
     usage = {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}
-    priced = [Result(Prompt("a", "A"), "x", usage, 1), Result(Prompt("b", "B"), "y", usage, 2)]
-    failed = Result(Prompt("c", "C"), error="no", error_code="model_not_found")
+    priced = [Result(Prompt("a", "A"), "1", "x", usage, 1), Result(Prompt("b", "B"), "2", "y", usage, 2)]
+    failed = Result(Prompt("c", "C"), "3", error="no", error_code="model_not_found")
     told = summary([*priced, failed])
     assert (told["total"], told["completed"], told["failed"]) == (3, 2, 1)
     assert (told["total_cost"], told["total_tokens"]) == (0.000003, 6)
     assert told["results"][2] == {
-        "id": "c", "prompt": "C", "status": "failed", "error": "no", "error_code": "model_not_found",
+        "id": "c", "prompt": "C", "request_id": "3", "status": "failed", "error": "no", "error_code": "model_not_found",
     }  # fmt: skip
-    assert told["results"][0].keys() == {"id", "prompt", "status", "content", "usage", "cost"}
-    assert summary([Result(Prompt("a", "A"), "x", usage, None), *priced])["total_cost"] is None
+    assert told["results"][0].keys() == {"id", "prompt", "request_id", "status", "content", "usage", "cost"}
+    assert summary([Result(Prompt("a", "A"), "1", "x", usage, None), *priced])["total_cost"] is None
     assert summary([failed])["total_cost"] == 0

@@ -36,7 +36,7 @@ def test_an_openai_error_passes_as_it_is() -> None:
         (
             b'{"detail":"Not Found"}',
             404,
-            {"message": "Not Found", "type": "invalid_request_error", "code": "engine_error"},
+            {"message": "Not Found", "type": "not_found_error", "code": "engine_error"},
         ),
         (b'{"error":"plain words"}', 400, {"message": "plain words"}),
         (b"Internal Server Error\n", 500, {"message": "Internal Server Error", "type": "server_error"}),

@@ -98,3 +98,21 @@ def test_only_what_the_engine_did_counts(outcome: Outcome, error: BaseException 
 )
 def test_twice_the_slots_are_in_flight(instance: dict[str, Any], limit: int) -> None:
     assert in_flight_limit(InstanceSettings.model_validate(instance), 2) == limit
+
+
+@pytest.mark.parametrize(
+    ("instance", "told", "slots"),
+    [
+        ({"model": "demo", "engine": {"kind": "embedded", "parallel": 2}}, None, 2),
+        ({"model": "demo", "engine": {"kind": "embedded", "parallel": 2}, "max_in_flight": 1}, None, 1),
+        ({"engine": {"kind": "vllm"}, "model": "a/b"}, 3, 3),
+        ({"engine": {"kind": "vllm"}, "model": "a/b"}, None, UNKNOWN_LIMIT),
+    ],
+)
+def test_it_works_on_as_many_side_by_side_as_it_has_slots(
+    instance: dict[str, Any], told: int | None, slots: int
+) -> None:
+    settings = InstanceSettings.model_validate(instance)
+    one = places(limit=in_flight_limit(settings, 2, told))
+    one.settings, one.told_slots = settings, told
+    assert one.slots == slots

@@ -20,9 +20,10 @@ from supervisor.errors import (
     RateLimitedError,
 )
 from supervisor.events import Event
+from supervisor.gateway.openai_errors import error_body, error_type
 from web.assets import IMMUTABLE, REVALIDATE, Assets
 from web.bodies import parse_json_object
-from web.errors import error_body, error_headers, error_type
+from web.errors import error_headers
 from web.live.limits import LiveLimits, TokenBucket
 from web.live.wire import StrictJson, event_frame, websocket_frame
 from web.negotiation import prefers_html

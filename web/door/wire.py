@@ -9,7 +9,8 @@ from email.utils import formatdate
 from http import HTTPStatus
 
 from supervisor.errors import LlamavisorError
-from web.errors import error_body, error_headers
+from supervisor.gateway.openai_errors import error_body
+from web.errors import error_headers
 from web.guard import SECURITY_HEADERS
 
 PROCESSING_MS = "openai-processing-ms"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 from aiohttp import web
 
 from supervisor.gateway.batch.objects import ENDPOINTS, WINDOW, BatchStatus, read_order
-from web.bodies import read_json_object
+from web.bodies import parse_json_object
 from web.calling import caller_of
+from web.idempotency import KEY_PARAMETER, REPEATED, json_once
 from web.keys import SUPERVISOR
 from web.lists import page_of, page_parameters, page_schema
 from web.registry import Body, Policy, Reply, RouteTable, Schema
@@ -66,6 +70,7 @@ _DRAINING = Reply("The server is shutting down.", ref("Error"))
     "/v1/batches",
     summary="Make a batch of an uploaded file",
     policy=Policy.INFERENCE,
+    parameters=(KEY_PARAMETER,),
     body=Body(_ORDER),
     responses={
         200: Reply("It is on its way.", _BATCH),
@@ -75,14 +80,19 @@ _DRAINING = Reply("The server is shutting down.", ref("Error"))
         429: Reply("Too many batches are not finished.", ref("Error")),
         503: _DRAINING,
         507: Reply("The disk is full.", ref("Error")),
+        **REPEATED,
     },
 )
-async def create_batch(request: web.Request) -> web.Response:
+async def create_batch(request: web.Request) -> web.StreamResponse:
     """Its lines are answered side by side, when nobody waits for the places of the engine. It goes on after a restart, whatever ended the server: no
     line is answered twice in its output, none is lost. Its window counts while the server runs."""
-    supervisor = request.app[SUPERVISOR]
-    order = read_order(await read_json_object(request, supervisor.settings.server.max_body_bytes))
-    return web.json_response((await supervisor.batches.create(order, caller_of(request))).to_wire())
+
+    async def create(body: bytes) -> dict[str, Any]:
+        order = read_order(parse_json_object(body))
+        return (await request.app[SUPERVISOR].batches.create(order, caller_of(request))).to_wire()
+
+    # Who leaves meanwhile and asks again with the same key is not to have, and to pay, two.
+    return await asyncio.shield(asyncio.create_task(json_once(request, create), name="batch:create"))
 
 
 @routes.route(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from aiohttp import hdrs, web
 
 from supervisor.errors import MalformedRequestError
 from supervisor.gateway.batch.files import UPLOADED_PURPOSE, shown_name
+from supervisor.gateway.idempotency import Keeping
 from web.calling import caller_of
+from web.idempotency import IDEMPOTENCY_KEY, KEY_PARAMETER, REPEATED, answered_once, kept
 from web.keys import SUPERVISOR
 from web.lists import page_of, page_parameters, page_schema
 from web.registry import MULTIPART, Body, Parameter, Policy, Reply, RouteTable, Schema
@@ -45,28 +49,45 @@ _NOT_FOUND = Reply("No such file.", ref("Error"))
     "/v1/files",
     summary="Upload a file",
     policy=Policy.INFERENCE,
+    parameters=(KEY_PARAMETER,),
     body=Body(_UPLOAD, "At most `files.max_bytes`; no part may be encoded.", content_type=MULTIPART),
     responses={
         200: Reply("It is there.", _FILE),
         400: Reply("No such form, or a header is missing that tells it from that of another site.", ref("Error")),
         408: Reply("Nothing of the body came for `server.body_deadline_seconds`.", ref("Error")),
-        413: Reply("It exceeds `files.max_bytes`, or all files together `files.total_bytes`.", ref("Error")),
+        413: Reply(
+            "It exceeds `files.max_bytes`, or all files together `files.total_bytes`, those of the project half of it.",
+            ref("Error"),
+        ),
         503: Reply("The server is shutting down.", ref("Error")),
         507: Reply("The disk is full.", ref("Error")),
+        **REPEATED,
     },
 )
-async def create_file(request: web.Request) -> web.Response:
+async def create_file(request: web.Request) -> web.StreamResponse:
     """Needs `Authorization` (whatever it holds, where no key is configured) or `X-Requested-With`: forms of other sites can send neither. An upload
-    that is cut leaves nothing behind."""
+    that is cut leaves nothing behind. With an `Idempotency-Key`, the same name and bytes are the same request, whatever the form's boundary."""
     supervisor = request.app[SUPERVISOR]
     wait_seconds = supervisor.settings.server.body_deadline_seconds
+    digest = hashlib.sha256()
+    is_keyed = IDEMPOTENCY_KEY in request.headers
+
+    async def write(data: bytes) -> None:
+        if is_keyed:
+            digest.update(data)
+        await upload.write(data)
+
     async with supervisor.batches.files.upload(caller_of(request).project) as upload:
-        form = await read_upload(request, upload.write, wait_seconds)
+        form = await read_upload(request, write, wait_seconds)
         if form.filename is None:
             raise MalformedRequestError("The form holds no `file`.", param=FILE)
         _check_fields(dict(form.fields))
-        stored = await upload.finish(shown_name(form.filename), UPLOADED_PURPOSE)
-    return web.json_response(stored.to_wire())
+        name = shown_name(form.filename)
+
+        async def finish(keeping: Keeping | None) -> web.StreamResponse:
+            return kept(web.json_response((await upload.finish(name, UPLOADED_PURPOSE)).to_wire()), keeping)
+
+        return await answered_once(request, finish, digest.digest(), name.encode("utf-8", "surrogatepass"))
 
 
 def _check_fields(fields: dict[str, str]) -> None:

@@ -25,41 +25,31 @@ from supervisor.gateway.calls import (
 )
 from supervisor.gateway.exchange import Answer, Exchange
 from supervisor.gateway.flat import HEADER, is_flat
-from supervisor.gateway.idempotency import Keeping, KeptAnswer, Scope
+from supervisor.gateway.idempotency import Keeping
 from supervisor.gateway.passage import Passage
 from supervisor.gateway.resumable import RESUME_HEADER
 from web.bodies import parse_json_object, read_body
 from web.calling import call_of, caller_of
 from web.dialects import error_event, event_of
 from web.flat import answer_flat
+from web.idempotency import KEY_PARAMETER, REPEATED, answered_once, kept
 from web.keys import SUPERVISOR
 from web.receipts import booking_headers
 from web.registry import EVENT_STREAM, Body, Parameter, Policy, Reply, RouteTable, Schema
 from web.resuming import Follower, begun_resumable
-from web.schemas import INTEGER, STRING, array, record, ref
+from web.schemas import INTEGER, STRING, array, record
 from web.sending import STREAM_HEADERS, Sender, whole
 from web.surface_schemas import BODIES, answer_schema, refusals
 from web.waiting import PROGRESS_HEADER, STREAM_TYPE, waiting_comment, waiting_event
 
 routes = RouteTable("OpenAI")
 
-IDEMPOTENCY_KEY = "Idempotency-Key"
-REPLAYED = "idempotent-replayed"
-
 _MODEL: Schema = record({"id": STRING, "object": {"const": "model"}, "created": INTEGER, "owned_by": STRING})
 _STREAMED = frozenset({CHAT, COMPLETIONS, RESPONSES, MESSAGES})
-_IDEMPOTENCY = (
-    "Names the request: sent again with the same body within 24 h, it is answered as before, with `idempotent-replayed: true`. "
-    "Only good answers are kept, in memory."
-)
 _RESUME = (
     "Seconds, at most `gateway.resume_seconds`, for which a stream goes on when its client is gone. The answer names it in `x-llamavisor-stream-id`: "
     "join it again, or stop it, at `/v1/streams/{id}`. Without that header in the answer the stream ends with its client."
 )
-_REPEATED = {
-    409: Reply("A request with the same `Idempotency-Key` is being answered.", ref("Error")),
-    422: Reply("The `Idempotency-Key` was given to another request.", ref("Error")),
-}
 
 
 def _inference(path: str, summary: str) -> Handler:
@@ -72,14 +62,14 @@ def _inference(path: str, summary: str) -> Handler:
         summary=summary,
         policy=Policy.INFERENCE,
         parameters=(
-            Parameter(IDEMPOTENCY_KEY, _IDEMPOTENCY, STRING, location="header"),
+            KEY_PARAMETER,
             *((Parameter(RESUME_HEADER, _RESUME, STRING, location="header"),) if path in _STREAMED else ()),
         ),
         body=Body(BODIES[path], "What is not named here goes to the engine as it is."),
         responses={
             200: Reply("The engine's answer.", answer_schema(path), others=others),
             **refusals(path),
-            **_REPEATED,
+            **REPEATED,
         },
     )
     async def pass_on(request: web.Request) -> web.StreamResponse:
@@ -124,23 +114,14 @@ async def show_model(request: web.Request) -> web.Response:
 
 
 async def _pass_on(request: web.Request, path: str) -> web.StreamResponse:
-    supervisor = request.app[SUPERVISOR]
-    body = await read_body(request, supervisor.settings.server.max_body_bytes)
-    key = request.headers.get(IDEMPOTENCY_KEY)
-    if key is None:
-        return await _answered(request, path, body, None)
-    caller = caller_of(request)
-    begun = supervisor.idempotency.begin(Scope(caller.project, caller.key_id, path), key, body)
-    if isinstance(begun, KeptAnswer):
-        return web.Response(status=begun.status, body=begun.body, headers={**begun.headers, REPLAYED: "true"})
-    with begun as keeping:
-        return await _answered(request, path, body, keeping)
+    body = await read_body(request, request.app[SUPERVISOR].settings.server.max_body_bytes)
+    return await answered_once(request, lambda keeping: _answered(request, path, body, keeping), body)
 
 
 async def _answered(request: web.Request, path: str, body: bytes, keeping: Keeping | None) -> web.StreamResponse:
     document = parse_json_object(body)
     if path == CHAT and is_flat(document, request.headers.get(HEADER)):
-        return _kept(await answer_flat(request, document), keeping)
+        return kept(await answer_flat(request, document), keeping)
     check(path, document)
     call, told = call_of(request, path, document, body)
     if call.wants_stream:
@@ -150,15 +131,7 @@ async def _answered(request: web.Request, path: str, body: bytes, keeping: Keepi
         return await _Stream(request, told, keeping).answer(call)
     async with Passage(request.app[SUPERVISOR].gateway, call, caller_of(request)) as passage:
         answer = await passage.answer()
-    return _kept(whole(answer, {**told, **booking_headers(passage.booking)}), keeping)
-
-
-def _kept(response: web.Response, keeping: Keeping | None) -> web.Response:
-    """An answer in one piece, for when it is asked for again."""
-    if keeping is not None and isinstance(response.body, bytes):
-        keeping.add(response.body)
-        keeping.complete(response.status, {**response.headers})
-    return response
+    return kept(whole(answer, {**told, **booking_headers(passage.booking)}), keeping)
 
 
 class _Stream:
@@ -191,7 +164,7 @@ class _Stream:
         finally:
             telling.cancel()
         if self._sender.response is None:
-            return _kept(whole(answer, self._headers(passage.booking)), self._keeping)
+            return kept(whole(answer, self._headers(passage.booking)), self._keeping)
         return await self._sender.end_badly(
             self._sender.response, event_of(self._request.path, json.loads(answer.body))
         )
@@ -216,7 +189,8 @@ class _Stream:
                 await self._sender.send(await self._sender.begun(headers), say(waiting))
 
     async def _carry(self, exchange: Exchange, answer: Answer) -> web.StreamResponse:
-        response = await self._sender.begun({**answer.headers, **self._headers(exchange.booking), **STREAM_HEADERS})
+        headers = {**answer.headers, **self._headers(exchange.booking), **STREAM_HEADERS}
+        response = await self._sender.begun(headers)
         data = answer.body
         try:
             while data:
@@ -230,7 +204,7 @@ class _Stream:
             exchange.close()
             await self._sender.break_off()
         elif self._keeping is not None:
-            self._keeping.complete(answer.status, {**answer.headers, **STREAM_HEADERS})
+            self._keeping.complete(answer.status, headers)
         return response
 
 

@@ -14,7 +14,6 @@ from web.surface_schemas import refusals
 
 routes = RouteTable("OpenAI")
 
-STOPPED = "stream_stopped"
 _UNKNOWN = Reply("The caller has no such stream: never had, stopped it, or its time is over.", ref("Error"))
 _SEEN = "`id` of the last event that was seen; left out, the stream comes from its beginning."
 
@@ -53,5 +52,5 @@ async def join(request: web.Request) -> web.StreamResponse:
 async def stop(request: web.Request) -> web.Response:
     """Ends it at the engine, and for whoever reads it; what was generated is paid for. Only the key that asked for it may."""
     resumable = request.app[SUPERVISOR].resumable
-    resumable.stop(resumable.find(request.match_info["id"], caller_of(request)), STOPPED)
+    resumable.stop(resumable.find(request.match_info["id"], caller_of(request)), is_asked=True)
     return web.Response(status=204)

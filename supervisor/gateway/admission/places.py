@@ -77,6 +77,12 @@ class Places:
         return len(self.began)
 
     @property
+    def slots(self) -> int:
+        """How many requests the engine works on side by side, as far as is known."""
+        known = (None if self.settings is None else configured_slots(self.settings)) or self.told_slots
+        return self.limit if known is None else min(self.limit, known)
+
+    @property
     def is_free(self) -> bool:
         """Whether it can take one more now."""
         return self.taken < self.limit and self.instance.accepts_requests

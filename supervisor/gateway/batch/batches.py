@@ -14,43 +14,41 @@ from supervisor.config.settings import Settings
 from supervisor.data_folder import PRIVATE_FOLDER
 from supervisor.errors import LlamavisorError, NotAvailableError, NotFoundError
 from supervisor.gateway.accounting.callers import Caller
-from supervisor.gateway.batch.asking import Asks
+from supervisor.gateway.batch.asking import Desk, Engines
 from supervisor.gateway.batch.disk import Disk
 from supervisor.gateway.batch.files import UPLOADED_PURPOSE, FileStore
 from supervisor.gateway.batch.folder import NEW_PREFIX, BatchFolder
 from supervisor.gateway.batch.job import Job, Means
 from supervisor.gateway.batch.objects import Batch, Order
-from supervisor.gateway.batch.prompts import CostOf, PromptList, answer_prompts, summary
-from supervisor.gateway.batch.turns import Turns
+from supervisor.gateway.batch.prompts import PromptList, answer_prompts, summary
 from supervisor.request_fields import refuse
 
 logger = logging.getLogger(__name__)
 
+# Of one project. Each has three files open.
 UNFINISHED_MAX = 100
 KEPT_MAX = 10_000
 RETRY_SECONDS = 60.0
 
 
 class TooManyBatchesError(LlamavisorError):
-    """So many batches are on their way that no more are taken."""
+    """So many batches of the project are on their way that no more of it are taken."""
 
     code, status = "too_many_batches", 429
 
 
 class Batches:
-    """See the module. `open` it, `start` it when engines may be asked, `rest` it when the supervisor drains, `close` it before the engines go.
+    """See the module. `open` it, `start` it when engines may be asked, `rest` it when the supervisor drains, `close` it before the engines go."""
 
-    `asks` reaches the engines.
-    """
-
-    def __init__(self, folder: Path, settings: Settings, clock: Clock, asks: Asks) -> None:
+    def __init__(self, folder: Path, settings: Settings, clock: Clock, engines: Engines) -> None:
         self._folder = folder / "batches"
         self._disk = Disk(clock)
         self.files = FileStore(folder / "files", settings.files, self._disk, clock)
-        self.turns = Turns(settings.batches.parallel)
-        self._means = Means(asks, self.turns, self.files, self._disk, clock)
+        self._desk = Desk(engines, settings.batches.parallel, clock)
+        self.turns = self._desk.turns
+        self._means = Means(self._desk, self.files, self._disk, clock)
         self._jobs: dict[str, Job] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Job] = {}
         self._is_resting = False
 
     async def open(self) -> None:
@@ -93,7 +91,7 @@ class Batches:
 
     async def create(self, order: Order, caller: Caller) -> Batch:
         """A new batch of an uploaded file. NotFoundError, MalformedRequestError, TooManyBatchesError, DiskFullError."""
-        self._check_takes_work()
+        self._check_takes_work(caller.project)
         source = self.files.get(order.input_file_id, caller.project)
         if source.purpose != UPLOADED_PURPOSE:
             raise refuse("input_file_id", f"must be a file with the purpose {UPLOADED_PURPOSE}.")
@@ -106,7 +104,7 @@ class Batches:
         except FileNotFoundError:
             raise NotFoundError("The file was deleted meanwhile.", code="file_not_found") from None
         self._jobs[batch_id] = job = Job(batch, folder, self._means)
-        self.files.use(source.id, source.bytes)
+        self.files.use(source.id, source.project, source.bytes)
         self._begin(job)
         self._forget_oldest()
         return batch
@@ -125,9 +123,9 @@ class Batches:
         await job.cancel()
         return job.batch
 
-    async def answer(self, wanted: PromptList, caller: Caller, cost_of: CostOf) -> dict[str, Any]:
+    async def answer(self, wanted: PromptList, caller: Caller) -> dict[str, Any]:
         """The answer to a list of prompts, as it goes over the wire."""
-        return summary(await answer_prompts(wanted, caller, self._means.asks, self.turns, cost_of))
+        return summary(await answer_prompts(wanted, caller, self._desk))
 
     def _job(self, batch_id: str, project: str) -> Job:
         job = self._jobs.get(batch_id)
@@ -135,25 +133,25 @@ class Batches:
             raise NotFoundError("There is no such batch.", code="batch_not_found", param="batch_id")
         return job
 
-    def _check_takes_work(self) -> None:
+    def _check_takes_work(self, project: str) -> None:
         if self._is_resting:
             raise NotAvailableError("The server is shutting down.", code="shutting_down")
-        if len(self._tasks) >= UNFINISHED_MAX:
+        if sum(job.batch.project == project for job in self._tasks.values()) >= UNFINISHED_MAX:
             raise TooManyBatchesError(
-                f"{UNFINISHED_MAX} batches are not finished yet.",
+                f"{UNFINISHED_MAX} batches of the project are not finished yet.",
                 remedy="Wait for one, or cancel one.",
                 retry_after_seconds=RETRY_SECONDS,
             )
 
     def _begin(self, job: Job) -> None:
         task = asyncio.create_task(self._run(job), name=job.batch.id)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = job
+        task.add_done_callback(self._tasks.pop)
 
     async def _run(self, job: Job) -> None:
         await job.run()
         if job.batch.is_over:
-            self.files.give_back(job.batch.order.input_file_id)
+            self.files.give_back(job.batch.order.input_file_id, job.batch.project)
 
     def _forget_oldest(self) -> None:
         over = [batch_id for batch_id, job in self._jobs.items() if job.batch.is_over]
@@ -186,5 +184,5 @@ class Batches:
                 # The last supervisor may have been killed before it did.
                 folder.forget_lines()
             else:
-                self.files.use(batch.order.input_file_id, folder.input_bytes())
+                self.files.use(batch.order.input_file_id, batch.project, folder.input_bytes())
             yield batch

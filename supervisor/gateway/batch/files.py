@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import secrets
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -31,13 +32,16 @@ logger = logging.getLogger(__name__)
 UPLOADED_PURPOSE = "batch"
 RESULT_PURPOSE = "batch_output"
 FILES_MAX = 100_000
+PROJECTS_PART = 2
+"""One project may have half of the room, half of the files."""
+
 NAME_CHARACTERS_MAX = 255
 WRITE_BYTES = 1024**2
 _UPLOADING = ".upload-"
 
 
 class FilesFullError(PayloadTooLargeError):
-    """All files together reach `files.total_bytes`, or there are too many of them."""
+    """All files together reach `files.total_bytes`, those of a project half of it, or there are too many of them."""
 
     code = "files_full"
 
@@ -79,19 +83,28 @@ def shown_name(filename: str | None) -> str:
     return kept[:NAME_CHARACTERS_MAX] or "file"
 
 
+def _full(what: str, most: int) -> FilesFullError:
+    return FilesFullError(
+        f"{what}, and what unfinished batches read, would exceed {most} bytes.",
+        param="file",
+        remedy="Delete some, wait for batches to end, or raise `files.total_bytes`.",
+    )
+
+
 class FileStore:
     """The files of one data folder. Call `load` once, then use it from the loop."""
 
     def __init__(self, folder: Path, settings: FilesSettings, disk: Disk, clock: Clock) -> None:
         self.settings = settings
-        self.uploading_bytes = 0
+        # By project, like what is kept.
+        self.uploading_bytes: Counter[str] = Counter()
         self.disk = disk
         self._folder = folder
         self._clock = clock
         self._files: dict[str, StoredFile] = {}
         # The sizes of the inputs of batches, by the file that they were made of: the same bytes, which stay when the file is deleted.
         self._used: dict[str, list[int]] = {}
-        self._bytes = 0
+        self._bytes: Counter[str] = Counter()
 
     def load(self) -> None:
         """Read what is there, and remove what an interrupted upload left. Blocks; OSError when the folder cannot be used."""
@@ -120,8 +133,9 @@ class FileStore:
 
     def upload(self, project: str) -> Upload:
         """A new file on its way in; use it in `async with`."""
-        if len(self._files) >= FILES_MAX:
-            raise FilesFullError(f"There are {FILES_MAX} files.", param="file", remedy="Delete some.")
+        if len(self._files) >= FILES_MAX or len(self.all_of(project)) >= FILES_MAX // PROJECTS_PART:
+            message = f"There are {FILES_MAX} files, or {FILES_MAX // PROJECTS_PART} of this project."
+            raise FilesFullError(message, param="file", remedy="Delete some.")
         return Upload(self, project)
 
     async def delete(self, file_id: str, project: str) -> None:
@@ -129,7 +143,7 @@ class FileStore:
         file = self.get(file_id, project)
         del self._files[file.id]
         if file.id not in self._used:
-            self._bytes -= file.bytes
+            self._bytes[project] -= file.bytes
         await self.disk(lambda: self._remove(file))
 
     async def adopt(self, path: Path, file_id: str, project: str, filename: str) -> None:
@@ -138,23 +152,23 @@ class FileStore:
             adopted = partial(self._adopted, path, file_id, project, filename)
             self.show(await self.disk.until_done(adopted, f"The result file {filename}"))
 
-    def use(self, file_id: str, size: int) -> None:
+    def use(self, file_id: str, project: str, size: int) -> None:
         """A batch reads what this file holds: it counts until it is given back, even if the file is deleted."""
         if file_id not in self._files and file_id not in self._used:
-            self._bytes += size
+            self._bytes[project] += size
         self._used.setdefault(file_id, []).append(size)
 
-    def give_back(self, file_id: str) -> None:
+    def give_back(self, file_id: str, project: str) -> None:
         """One batch less reads it."""
         size = self._used[file_id].pop()
         if not self._used[file_id]:
             del self._used[file_id]
             if file_id not in self._files:
-                self._bytes -= size
+                self._bytes[project] -= size
 
     # For uploads
 
-    def check_room(self, size: int) -> None:
+    def check_room(self, project: str, size: int) -> None:
         """PayloadTooLargeError or FilesFullError when an upload of that size, and those that are on their way, are too much."""
         if size > self.settings.max_bytes:
             raise PayloadTooLargeError(
@@ -162,12 +176,12 @@ class FileStore:
                 param="file",
                 remedy="Split it, or raise `files.max_bytes`.",
             )
-        if self.uploading_bytes + self._bytes > self.settings.total_bytes:
-            raise FilesFullError(
-                f"All files together, and what unfinished batches read, would exceed {self.settings.total_bytes} bytes.",
-                param="file",
-                remedy="Delete some, wait for batches to end, or raise `files.total_bytes`.",
-            )
+        taken, most = self.uploading_bytes + self._bytes, self.settings.total_bytes
+        if taken.total() > most:
+            raise _full("All files together", most)
+        # So that nobody can take the room from all others.
+        if taken[project] > most // PROJECTS_PART:
+            raise _full("The files of one project", most // PROJECTS_PART)
 
     def begin_data(self) -> tuple[Path, BinaryIO]:
         """A new file to write to, which nobody sees. Blocks."""
@@ -186,7 +200,7 @@ class FileStore:
     def show(self, file: StoredFile) -> None:
         """From now on it is listed."""
         self._files[file.id] = file
-        self._bytes += file.bytes
+        self._bytes[file.project] += file.bytes
 
     def _adopted(self, path: Path, file_id: str, project: str, filename: str) -> StoredFile:
         file = self.describe(project, filename, RESULT_PURPOSE, path.stat().st_size, file_id)
@@ -236,8 +250,8 @@ class Upload:
     async def write(self, data: bytes) -> None:
         """Take what came. PayloadTooLargeError, FilesFullError or DiskFullError as soon as it is too much."""
         self.bytes += len(data)
-        self._store.uploading_bytes += len(data)
-        self._store.check_room(self.bytes)
+        self._store.uploading_bytes[self._project] += len(data)
+        self._store.check_room(self._project, self.bytes)
         self._waiting += data
         if len(self._waiting) >= WRITE_BYTES:
             await self._flush()
@@ -252,7 +266,7 @@ class Upload:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._store.uploading_bytes -= self.bytes
+        self._store.uploading_bytes[self._project] -= self.bytes
         await self._store.disk(self._discard)
 
     async def _flush(self) -> None:

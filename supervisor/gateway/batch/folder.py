@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -92,7 +93,8 @@ class LineReader:
         size = 0
         while len(taken) < count and size < most_bytes and (raw := self._file.readline(LINE_BYTES_MAX + 2)):
             self._number += 1
-            line = raw.strip()
+            # Editors on Windows begin a file with it.
+            line = (raw.removeprefix(BOM_UTF8) if self._number == 1 else raw).strip()
             if line:
                 taken.append((self._number, line))
                 size += len(line)

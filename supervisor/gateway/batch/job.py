@@ -4,30 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from supervisor.clock import Clock
+from supervisor.errors import EngineDeadlineError, LlamavisorError, RequestCancelledError
+from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.batch import lines
-from supervisor.gateway.batch.asking import Asks, ask_line
+from supervisor.gateway.batch.asking import Desk, Terms, call_of, new_request_id
 from supervisor.gateway.batch.disk import Disk
 from supervisor.gateway.batch.files import FileStore
 from supervisor.gateway.batch.folder import SYNC_SECONDS, BatchFolder, LineReader, ResultFiles
 from supervisor.gateway.batch.lines import BadLineError, Line, Reply, read_line
 from supervisor.gateway.batch.objects import Batch, BatchStatus, Fault
 from supervisor.gateway.batch.pending import SLICE_BYTES, SLICE_LINES, Pending
-from supervisor.gateway.batch.turns import Turns
+from supervisor.storage.records import Scope
 
 logger = logging.getLogger(__name__)
 
 FAULTS_MAX = 20
 # None would mean that it ran out.
 LEFT_MIN_SECONDS = 1.0
-_STOPPED = {
-    BatchStatus.CANCELLING: ("batch_cancelled", "This request was not executed before the batch was cancelled."),
-    BatchStatus.FINALIZING: ("batch_expired", "This request could not be executed before the window expired."),
+_STOPPED: Mapping[BatchStatus, LlamavisorError] = {
+    BatchStatus.CANCELLING: RequestCancelledError(
+        "This request was not executed before the batch was cancelled.", code="batch_cancelled"
+    ),
+    BatchStatus.FINALIZING: EngineDeadlineError(
+        "This request could not be executed before the window expired.", code="batch_expired"
+    ),
 }
 
 
@@ -35,8 +41,7 @@ _STOPPED = {
 class Means:
     """What every job works with."""
 
-    asks: Asks
-    turns: Turns
+    desk: Desk
     files: FileStore
     disk: Disk
     clock: Clock
@@ -57,6 +62,8 @@ class Job:
         self._phase: asyncio.Task[None] | None = None
         self._is_resting = False
         self._begun_at = means.clock.monotonic()
+        payer = Caller(batch.project, batch.key_id, frozenset({Scope.INFERENCE}))
+        self._terms = Terms(payer, batch.id, self._why, lines.wait_seconds, lambda: self._is_resting)
         self._synced_at = self._begun_at
 
     @property
@@ -175,7 +182,7 @@ class Job:
         pending = Pending(self._batch.order.endpoint, LineReader(self._folder.input), self._results, self._means.disk)
         try:
             async with asyncio.TaskGroup() as lanes:
-                for number in range(min(self._means.turns.parallel, self._batch.total)):
+                for number in range(min(self._means.desk.turns.parallel, self._batch.total)):
                     lanes.create_task(self._lane(pending), name=f"{self._batch.id}:{number}")
         finally:
             pending.close()
@@ -187,18 +194,16 @@ class Job:
                 await self._keep(line.number, lines.answered(self._batch.id, line, reply), is_answer=reply.is_answer)
 
     async def _reply_to(self, line: Line) -> Reply | None:
-        """What goes into the files; None when there is no time left to find out."""
-        tries = 0
-        while True:
-            async with self._means.turns.turn():
-                if self._is_resting:
-                    return None
-                reply = await ask_line(self._means.asks, self._batch, line)
-            tries += 1
-            seconds = lines.wait_seconds(reply, tries)
-            if seconds is None:
-                return reply
-            await self._means.clock.sleep(seconds)
+        """What goes into the files; None when it rests before it is known."""
+        try:
+            call = call_of(self._batch.order.endpoint, line)
+        except LlamavisorError as error:
+            return lines.failure(error, new_request_id())
+        return await self._means.desk.answer(call, self._terms)
+
+    def _why(self) -> LlamavisorError | None:
+        """What ends the requests that are on their way; None: the supervisor ends, and asks again after the next start."""
+        return _STOPPED.get(self._batch.status)
 
     async def _keep(self, number: int, result: bytes, *, is_answer: bool) -> None:
         """Add a result to the files. Whoever is cancelled meanwhile leaves it to the disk: done or not, `ResultFiles` knows."""
@@ -215,7 +220,7 @@ class Job:
         """Say of each line that has no result why, and make files of the results."""
         batch = self._batch
         if batch.was_validated:
-            await self._give_up_lines(*_STOPPED[batch.status])
+            await self._give_up_lines(_STOPPED[batch.status])
         await self._means.disk.until_done(self._results.sync, f"The results of {batch.id}")
         output = await self._adopt("output") if self._results.completed else None
         errors = await self._adopt("errors") if self._results.failed else None
@@ -226,12 +231,13 @@ class Job:
         self._enter(ending, output_file_id=output, error_file_id=errors, **counts)
         await self._save()
 
-    async def _give_up_lines(self, code: str, message: str) -> None:
+    async def _give_up_lines(self, reason: LlamavisorError) -> None:
         # Results that were on their way to the disk when their lanes were cancelled are there before these lines are read: it is one thread.
         pending = Pending(self._batch.order.endpoint, LineReader(self._folder.input), self._results, self._means.disk)
         try:
             while (line := await pending.next()) is not None:
-                await self._keep(line.number, lines.unanswered(self._batch.id, line, code, message), is_answer=False)
+                result = lines.unanswered(self._batch.id, line, reason.code, reason.message)
+                await self._keep(line.number, result, is_answer=False)
         finally:
             pending.close()
 

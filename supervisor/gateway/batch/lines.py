@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from supervisor.errors import LlamavisorError
 from supervisor.gateway.batch.objects import Fault
+from supervisor.gateway.openai_errors import error_body
 
 LINES_MAX = 50_000
 LINE_BYTES_MAX = 32 * 1024**2
@@ -17,7 +18,6 @@ TRIES_MAX = 3
 RETRY_MAX_SECONDS = 30.0
 OK = 200
 FIRST_ERROR = 400
-_FIRST_FAILURE = 500
 _FOR_THE_MOMENT = frozenset({429, 503})
 _WORTH_ANOTHER_TRY = frozenset({429, 502, 503, 504})
 _OUT_OF_MONEY = "insufficient_quota"
@@ -42,12 +42,16 @@ class BadLineError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came of a request: an engine's answer, or an error in its shape. `retry_after_seconds`: when trying again makes sense."""
+    """What came of a request: an engine's answer, or an error in its shape. `retry_after_seconds`: when trying again makes sense.
+
+    `cost_micros`: what it costs; None where its model has no price.
+    """
 
     status: int
     request_id: str
     document: Mapping[str, Any]
     retry_after_seconds: float | None = None
+    cost_micros: int | None = None
 
     @property
     def is_answer(self) -> bool:
@@ -93,11 +97,22 @@ def wait_seconds(reply: Reply, tries: int) -> float | None:
 
     What is expected to be over comes back as often as it takes (the batch's window ends it); other failures of an engine get three tries.
     """
-    if reply.status in _FOR_THE_MOMENT and reply.retry_after_seconds is not None:
-        return min(max(reply.retry_after_seconds, 0.1), RETRY_MAX_SECONDS)
+    seconds = pause_seconds(reply)
+    if seconds is not None:
+        return seconds
     is_transient = reply.status in _WORTH_ANOTHER_TRY and _code(reply) != _OUT_OF_MONEY
     if is_transient and tries < TRIES_MAX:
         return float(2 ** (tries - 1))
+    return None
+
+
+def pause_seconds(reply: Reply) -> float | None:
+    """How long to wait until what stands in the way is expected to be over: a limit, a full line, a model that is not there. None: nothing did.
+
+    Nothing was done for the request, so that sending it again is safe.
+    """
+    if reply.status in _FOR_THE_MOMENT and reply.retry_after_seconds is not None:
+        return min(max(reply.retry_after_seconds, 0.1), RETRY_MAX_SECONDS)
     return None
 
 
@@ -108,9 +123,7 @@ def _code(reply: Reply) -> object:
 
 def failure(error: LlamavisorError, request_id: str) -> Reply:
     """An error of ours as the reply that it would be over HTTP."""
-    kind = "server_error" if error.status >= _FIRST_FAILURE else "invalid_request_error"
-    told = {"message": str(error), "type": kind, "param": error.param, "code": error.code}
-    return Reply(error.status, request_id, {"error": told}, error.retry_after_seconds)
+    return Reply(error.status, request_id, error_body(error), error.retry_after_seconds)
 
 
 def result_id(batch_id: str, number: int) -> str:

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
-import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from supervisor.config.routing_settings import AUTO
 from supervisor.errors import LlamavisorError
 from supervisor.gateway.accounting.callers import Caller
-from supervisor.gateway.batch.asking import Asks, reply_of
-from supervisor.gateway.batch.turns import Turns
-from supervisor.gateway.calls import CHAT, Call
+from supervisor.gateway.batch.asking import Desk, Terms
+from supervisor.gateway.batch.lines import Reply, failure, pause_seconds
+from supervisor.gateway.calls import BOUNDS, CHAT, Call
 from supervisor.gateway.costs import cost_number
 from supervisor.gateway.deadline import AnswerDeadlineError
-from supervisor.gateway.exchange import Answer
 from supervisor.gateway.losses import ENGINE_ERROR, IncompleteAnswerError, code_in
 from supervisor.request_fields import refuse, shown
 
 PROMPTS_MAX = 1_000
+NAME_SHOWN_CHARACTERS = 60
 TIMEOUT_MIN_SECONDS, TIMEOUT_MAX_SECONDS = 1.0, 300.0
-
-CostOf = Callable[[Answer], int | None]
-"""What an answer costs, in micro-units; None when its model has no price."""
+SAMPLING = ("max_tokens", "temperature", "top_p")
+FIELDS = frozenset({"prompts", "model", "project_id", "timeout", *SAMPLING})
+PROMPT_FIELDS = frozenset({"prompt", "id", "model"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +39,23 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class PromptList:
-    """What a client asks for. `timeout_seconds` is for all of them together; None: as long as it takes."""
+    """What a client asks for. `timeout_seconds` is for all of them together; None: as long as it takes. `sampling` goes to the engine with each."""
 
     prompts: tuple[Prompt, ...]
     model: str
     timeout_seconds: float | None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of a prompt: `content` and `usage`, or `error` and its code. `cost_micros` is None for an answer without a price."""
+    """What came of a prompt: `content` and `usage`, or `error` and its code. `cost_micros` is None for an answer without a price.
+
+    `request_id`: that of its last try in the books; None when it never came so far.
+    """
 
     prompt: Prompt
+    request_id: str | None = None
     content: str | None = None
     usage: Mapping[str, int] | None = None
     cost_micros: int | None = None
@@ -65,6 +70,8 @@ class Result:
     def to_wire(self) -> dict[str, Any]:
         """Its JSON; what does not apply is left out."""
         named = {"id": self.prompt.id, "prompt": self.prompt.text}
+        if self.request_id is not None:
+            named["request_id"] = self.request_id
         if not self.is_completed:
             return {**named, "status": "failed", "error": self.error, "error_code": self.error_code}
         told = {"content": self.content, "usage": self.usage, "cost": cost_number(self.cost_micros)}
@@ -73,6 +80,7 @@ class Result:
 
 def read_prompts(document: Mapping[str, Any]) -> PromptList:
     """The body of the request. MalformedRequestError that names the field."""
+    _check_known(document, FIELDS, "")
     given = document.get("prompts")
     if not isinstance(given, list) or not 0 < len(given) <= PROMPTS_MAX:
         raise refuse("prompts", f"must be a list of 1 to {PROMPTS_MAX} prompts.")
@@ -82,12 +90,23 @@ def read_prompts(document: Mapping[str, Any]) -> PromptList:
     if timeout_seconds is not None and not _is_timeout(timeout_seconds):
         extent = f"from {TIMEOUT_MIN_SECONDS:g} to {TIMEOUT_MAX_SECONDS:g}"
         raise refuse("timeout", f"must be a number of seconds {extent}, not {shown(timeout_seconds)}.")
-    return PromptList(prompts, model or AUTO, timeout_seconds)
+    for bound in BOUNDS:
+        if bound.name in SAMPLING:
+            bound.check(document)
+    sampling = {name: document[name] for name in SAMPLING if document.get(name) is not None}
+    return PromptList(prompts, model or AUTO, timeout_seconds, sampling)
+
+
+def _check_known(document: Mapping[str, Any], fields: Collection[str], where: str) -> None:
+    unknown = min(document.keys() - fields, default=None)
+    if unknown is not None:
+        raise refuse(f"{where}{unknown[:NAME_SHOWN_CHARACTERS]}", f"is not one of {', '.join(sorted(fields))}.")
 
 
 def _prompt(index: int, given: object) -> Prompt:
     if not isinstance(given, dict) or not isinstance(given.get("prompt"), str):
         raise refuse(f"prompts[{index}]", f"must be an object with a `prompt`, not {shown(given)}.")
+    _check_known(given, PROMPT_FIELDS, f"prompts[{index}].")
     name = _text_or_none(given, "id", f"prompts[{index}].id")
     model = _text_or_none(given, "model", f"prompts[{index}].model")
     return Prompt(str(index + 1) if name is None else name, given["prompt"], model or None)
@@ -121,53 +140,59 @@ def summary(results: list[Result]) -> dict[str, Any]:
     }
 
 
-async def answer_prompts(wanted: PromptList, caller: Caller, asks: Asks, turns: Turns, cost_of: CostOf) -> list[Result]:
-    """Ask for all of them, as many at once as batch work may. Whoever cancels this cancels each; what is late at the deadline has failed."""
+async def answer_prompts(wanted: PromptList, caller: Caller, desk: Desk) -> list[Result]:
+    """Ask for all of them, as many at once as batch work may; each again for as long as a limit, a full line or a missing model is in its way.
 
-    async def answer(prompt: Prompt) -> Result:
-        async with turns.turn():
-            return await _answered(prompt, prompt.model or wanted.model, caller, asks, cost_of)
-
+    Whoever cancels this cancels each; what is late at the deadline has failed.
+    """
+    late: list[LlamavisorError] = []
+    sent: dict[int, str] = {}
+    terms = Terms(caller, None, lambda: next(iter(late), None), lambda reply, _: pause_seconds(reply))
     tasks = [
-        asyncio.create_task(answer(prompt), name=f"prompt:{number}") for number, prompt in enumerate(wanted.prompts)
+        asyncio.create_task(
+            desk.answer(_call(prompt, wanted), replace(terms, note=partial(sent.__setitem__, number))),
+            name=f"prompt:{number}",
+        )
+        for number, prompt in enumerate(wanted.prompts)
     ]
     try:
         await asyncio.wait(tasks, timeout=wanted.timeout_seconds)
+        late.append(AnswerDeadlineError(f"It was not answered within {wanted.timeout_seconds or 0:g} s."))
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-    late = f"It was not answered within {wanted.timeout_seconds or 0:g} s."
-    return [
-        Result(prompt, error=late, error_code=AnswerDeadlineError.code) if task.cancelled() else task.result()
-        for prompt, task in zip(wanted.prompts, tasks, strict=True)
+    replies = [
+        failure(late[0], sent.get(number, "")) if task.cancelled() else task.result()
+        for number, task in enumerate(tasks)
     ]
+    return [_result(prompt, reply) for prompt, reply in zip(wanted.prompts, replies, strict=True) if reply is not None]
 
 
-async def _answered(prompt: Prompt, model: str, caller: Caller, asks: Asks, cost_of: CostOf) -> Result:
-    document: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": prompt.text}]}
-    request_id = f"req_{uuid.uuid4().hex}"
-    call = Call(CHAT, json.dumps(document).encode(), document, {"Content-Type": "application/json"}, id=request_id)
-    try:
-        answer = await asks(call, caller, None)
-    except LlamavisorError as error:
-        return Result(prompt, error=str(error), error_code=error.code)
-    reply = reply_of(answer, request_id)
+def _call(prompt: Prompt, wanted: PromptList) -> Call:
+    messages = [{"role": "user", "content": prompt.text}]
+    document = {**wanted.sampling, "model": prompt.model or wanted.model, "messages": messages}
+    return Call(CHAT, json.dumps(document).encode(), document, {"Content-Type": "application/json"})
+
+
+def _result(prompt: Prompt, reply: Reply) -> Result:
+    request_id = reply.request_id or None
     if not reply.is_answer:
-        return _failed(prompt, reply.document)
+        return _failed(prompt, reply)
     try:
         content = reply.document["choices"][0]["message"]["content"]
-        return Result(prompt, content or "", _usage_in(reply.document), cost_of(answer))
+        return Result(prompt, request_id, content or "", _usage_in(reply.document), reply.cost_micros)
     except (KeyError, IndexError, TypeError):
-        return Result(prompt, error="The engine's answer holds no message.", error_code=IncompleteAnswerError.code)
+        error = "The engine's answer holds no message."
+        return Result(prompt, request_id, error=error, error_code=IncompleteAnswerError.code)
 
 
-def _failed(prompt: Prompt, document: Mapping[str, Any]) -> Result:
-    told = document.get("error")
+def _failed(prompt: Prompt, reply: Reply) -> Result:
+    told = reply.document.get("error")
     words = told if isinstance(told, dict) else {}
     message = words.get("message")
     text = message if isinstance(message, str) else "The engine failed without a word."
-    return Result(prompt, error=text, error_code=code_in(words) or ENGINE_ERROR)
+    return Result(prompt, reply.request_id or None, error=text, error_code=code_in(words) or ENGINE_ERROR)
 
 
 def _usage_in(document: Mapping[str, Any]) -> Mapping[str, int]:
