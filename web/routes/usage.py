@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from supervisor.core import Supervisor
 from supervisor.errors import ForbiddenError, MalformedRequestError, NotFoundError
@@ -181,6 +181,8 @@ async def export(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Disposition": 'attachment; filename="llamavisor-usage.csv"'})
     response.content_type, response.charset = CSV, "utf-8"
     await response.prepare(request)
+    if request.method == hdrs.METH_HEAD:
+        return response
     await response.write(reports.csv_head().encode())
     while found:
         await response.write(reports.csv_lines(found).encode())
