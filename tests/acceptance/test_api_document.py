@@ -83,7 +83,7 @@ def serve(tmp_path: Path) -> Iterator[ServeProcess]:
     stub = tmp_path / "stub.gguf"
     stub.write_bytes(b"GGUF")
     instances = {
-        "demo": {"engine": {"kind": "embedded", "ctx_size": 256, "parallel": 2}, "model": "demo"},
+        "demo": {"engine": {"kind": "embedded", "ctx_size": 256, "parallel": 2, "threads": 1}, "model": "demo"},
         "idle": misbehaving(stub, autostart=False),
     }
     server = ServeProcess(tmp_path, {"server": {"api_key": KEY}, "instances": instances})

@@ -15,7 +15,7 @@ from openai.types import Batch
 
 from tests.fixtures.door import Door
 
-DEMO = {"engine": {"kind": "embedded", "parallel": 2}, "model": "demo"}
+DEMO = {"engine": {"kind": "embedded", "parallel": 2, "threads": 1}, "model": "demo"}
 OVER = ("completed", "failed", "expired", "cancelled")
 POLL_SECONDS = 0.02
 TRIES = 1_000

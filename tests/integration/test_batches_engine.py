@@ -23,7 +23,7 @@ from tests.fixtures.door import HELLO, STREAM, Door
 from tests.fixtures.house import misbehaving
 from tests.fixtures.nursery import until
 
-DEMO = {"engine": {"kind": "embedded", "parallel": 2}, "model": "demo"}
+DEMO = {"engine": {"kind": "embedded", "parallel": 2, "threads": 1}, "model": "demo"}
 HELD = {"prefill_seconds": 60, "prefill_burns": False, "parallel": 8}
 KEYED = {"Idempotency-Key": "one-of-a-kind"}
 

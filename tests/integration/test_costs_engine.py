@@ -30,7 +30,7 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
     """The demo model, which has a price."""
     door = Door(tmp_path)
     await door.open(
-        {"demo": {"engine": {"kind": "embedded", "parallel": 2}, "model": "demo"}},
+        {"demo": {"engine": {"kind": "embedded", "parallel": 2, "threads": 1}, "model": "demo"}},
         gateway={"queue_seconds": 30.0},
         sections={"storage": {"write_seconds": 0.01}, "accounting": {"prices": PRICES}},
     )

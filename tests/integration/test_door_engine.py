@@ -19,7 +19,7 @@ from tests.fixtures.house import misbehaving
 from tests.fixtures.nursery import until
 from tests.fixtures.slow_model import write_slow_llama
 
-DEMO = {"engine": {"kind": "embedded", "parallel": 2}, "model": "demo"}
+DEMO = {"engine": {"kind": "embedded", "parallel": 2, "threads": 1}, "model": "demo"}
 GREEDY = {"temperature": 0, "seed": 1, "max_tokens": 24, "cache_prompt": False}
 
 

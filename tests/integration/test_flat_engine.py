@@ -19,7 +19,7 @@ from tests.fixtures.door import HELLO, STREAM, Door
 from tests.fixtures.house import misbehaving
 from tests.fixtures.nursery import until
 
-DEMO = {"engine": {"kind": "embedded", "parallel": 2}, "model": "demo"}
+DEMO = {"engine": {"kind": "embedded", "parallel": 2, "threads": 1}, "model": "demo"}
 GREEDY = {**HELLO, "temperature": 0, "max_tokens": 8}
 ROUTED = "X-Llamavisor-Route"
 

@@ -17,7 +17,7 @@ from supervisor.storage.usage import UsageFilter
 from tests.fixtures.door import HELLO, POLL_SECONDS, STREAM, TRIES, Door
 from tests.fixtures.nursery import until
 
-DEMO = {"engine": {"kind": "embedded", "parallel": 2}, "model": "demo"}
+DEMO = {"engine": {"kind": "embedded", "parallel": 2, "threads": 1}, "model": "demo"}
 PRICES = {"accounting": {"prices": {"demo": {"input": "1000", "output": "2000"}}}}
 SHORT = {"max_tokens": 6, "ignore_eos": True}
 LONG = {"max_tokens": 100_000, "ignore_eos": True}

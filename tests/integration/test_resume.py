@@ -20,7 +20,7 @@ from tests.fixtures.door import HELLO, IMPATIENT, STREAM, Cut, Door, events
 from tests.fixtures.house import misbehaving
 from tests.fixtures.nursery import until
 
-DEMO = {"engine": {"kind": "embedded", "parallel": 2}, "model": "demo"}
+DEMO = {"engine": {"kind": "embedded", "parallel": 2, "threads": 1}, "model": "demo"}
 GREEDY = {"temperature": 0, "seed": 1, "max_tokens": 24, "cache_prompt": False}
 ENDLESS = {"token_interval_seconds": 0.01, "token_count": 100_000}
 RESUME = {"X-Llamavisor-Resume": "30"}

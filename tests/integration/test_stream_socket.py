@@ -21,7 +21,7 @@ from tests.fixtures.nursery import GENEROUS_SECONDS, until
 from web.chat_socket import MESSAGE_BYTES, WAITING_CHATS
 from web.live.limits import LiveLimits
 
-DEMO = {"engine": {"kind": "embedded", "parallel": 2}, "model": "demo"}
+DEMO = {"engine": {"kind": "embedded", "parallel": 2, "threads": 1}, "model": "demo"}
 CHAT = {"type": "chat", "model": "demo", **HELLO, "project_id": "default", "temperature": 0, "max_tokens": 8}
 LONG = {"type": "chat", "model": "one", **HELLO}
 KEY = "the-key"

@@ -19,7 +19,7 @@ from tests.fixtures.gguf_files import write_tiny_reranker
 from tests.fixtures.house import misbehaving
 from tests.fixtures.slow_model import write_slow_llama
 
-DEMO = {"engine": {"kind": "embedded", "parallel": 2}, "model": "demo"}
+DEMO = {"engine": {"kind": "embedded", "parallel": 2, "threads": 1}, "model": "demo"}
 ASKED = {**HELLO, "temperature": 0, "max_tokens": 8}
 KEY = "the-key"
 
@@ -149,7 +149,7 @@ async def test_an_engine_that_dies_amid_its_answer_is_told_of_in_the_words_of_th
     model = write_slow_llama(tmp_path / "slow.gguf")
     engine = {"kind": "embedded", "parallel": 1, "ctx_size": 512, "threads": 1}
     await door.open({"slow": {"engine": engine, "model": str(model)}})
-    body = {**HELLO, "input": "a", "stream": True, "ignore_eos": True, "max_tokens": 400}
+    body = {**HELLO, "input": "a", "stream": True, "ignore_eos": True, "temperature": 0, "max_tokens": 400}
     received = bytearray()
     async with door.post(body, path) as response:
         received += await response.content.readany()

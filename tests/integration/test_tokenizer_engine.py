@@ -10,7 +10,7 @@ import pytest_asyncio
 from tests.fixtures.door import HELLO, Door
 from tests.fixtures.house import misbehaving
 
-DEMO = {"engine": {"kind": "embedded", "parallel": 2}, "model": "demo"}
+DEMO = {"engine": {"kind": "embedded", "parallel": 2, "threads": 1}, "model": "demo"}
 TEXTS = ["Hello there", "", " ", "é ☃ 🂡 \u202e", "a\x00b\n\n\t", "<|im_end|>", '{"a": "b\\"}', "Ünïcode " * 200]
 
 

@@ -20,7 +20,7 @@ from tests.fixtures.house import misbehaving
 from tests.fixtures.nursery import until
 from tests.fixtures.otlp_receiver import OtlpReceiver, attributes
 
-DEMO = {"engine": {"kind": "embedded", "parallel": 1}, "model": "demo"}
+DEMO = {"engine": {"kind": "embedded", "parallel": 1, "threads": 1}, "model": "demo"}
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 PARENT = {"traceparent": f"00-{TRACE}-{SPAN}-01", "tracestate": "vendor=1"}
 
