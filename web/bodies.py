@@ -12,6 +12,8 @@ from aiohttp import web
 from supervisor.errors import MalformedRequestError, PayloadTooLargeError, RequestTimeoutError
 from web.keys import SUPERVISOR
 
+LARGEST_UNIX_SECONDS = 10**11
+
 
 async def read_body(request: web.Request, limit_bytes: int) -> bytes:
     """The whole body. Raises PayloadTooLargeError as soon as it is known to exceed `limit_bytes`, declared or not.
@@ -90,6 +92,11 @@ def query_integer(query: Mapping[str, str], name: str, default: int, *, minimum:
         return int(text)
     message = f"`{name}` must be a whole number from {minimum} to {maximum}, not {text[:40]!r}."
     raise MalformedRequestError(message, param=name)
+
+
+def query_moment(query: Mapping[str, str], name: str, default: int = 0, *, minimum: int = 0) -> int:
+    """A point in time, in Unix seconds; errors as `query_integer`."""
+    return query_integer(query, name, default, minimum=minimum, maximum=LARGEST_UNIX_SECONDS)
 
 
 def _too_large(limit_bytes: int) -> PayloadTooLargeError:

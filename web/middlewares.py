@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import re
 from collections.abc import Mapping
 
@@ -20,6 +19,7 @@ from supervisor.errors import (
     PayloadTooLargeError,
     UnauthorizedError,
 )
+from supervisor.gateway.calls import new_request_id
 from supervisor.gateway.openai_errors import error_body
 from web.dialects import error_response
 from web.errors import MethodNotAllowedError, error_headers
@@ -31,8 +31,6 @@ from web.negotiation import prefers_html
 
 logger = logging.getLogger(__name__)
 
-# Unique, not secret: a call of the system for each request would buy nothing.
-_random_bits = random.Random().getrandbits
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _STATUS_ERRORS: Mapping[int, type[LlamavisorError]] = {
     400: MalformedRequestError,
@@ -68,7 +66,7 @@ def middlewares(guard: Guard) -> list[Middleware]:
 
 def request_id(given: str | None) -> str:
     """The client's own id where it is a plain word, else a new one."""
-    return given if given and _REQUEST_ID.match(given) else f"req_{_random_bits(128):032x}"
+    return given if given and _REQUEST_ID.match(given) else new_request_id()
 
 
 def _answer(request: web.Request, error: LlamavisorError) -> web.StreamResponse:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,13 @@ _OF_ONE_CHOICE = frozenset({RESPONSES, MESSAGES})
 _CHOICES = ("n_cmpl", "n")
 MOST_CHOICES = 128
 """OpenAI's own bound of `n`."""
+# Unique, not secret: a call of the system for each request would buy nothing.
+_random_bits = random.Random().getrandbits
+
+
+def new_request_id() -> str:
+    """An id for a request that has none."""
+    return f"req_{_random_bits(128):032x}"
 
 
 @dataclass(frozen=True, slots=True)

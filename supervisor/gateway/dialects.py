@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from supervisor.gateway.losses import code_in, message_in, openai_error, said
+from supervisor.gateway.openai_errors import SERVER_ERROR_STATUS
 from supervisor.gateway.surfaces import Dialect, surface_of
 
 ANTHROPIC_TYPES: Mapping[int, str] = {
@@ -19,7 +20,6 @@ ANTHROPIC_TYPES: Mapping[int, str] = {
     503: "overloaded_error",
     504: "timeout_error",
 }
-SERVER_ERROR_STATUS = 500
 
 
 def anthropic_error(message: str, status: int, code: str | None) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from supervisor.gateway.losses import (
     said,
     silent,
 )
+from supervisor.gateway.openai_errors import SERVER_ERROR_STATUS
 from supervisor.gateway.several import Several, as_stream, failure_in, joined
 from supervisor.gateway.silence import RECHECK_SECONDS, Watchman, is_working
 from supervisor.gateway.sse import StreamJudge
@@ -48,7 +49,6 @@ from supervisor.storage.records import TokenSource, TokenUsage
 
 OK = 200
 FIRST_ERROR = 400
-FIRST_FAILURE = 500
 EVENT_STREAM = b"text/event-stream"
 JSON = "application/json"
 JSON_TYPE = b"application/json"
@@ -436,7 +436,7 @@ class Exchange:
             status, body = FIRST_ERROR, refusal
         path = self._call.path
         check_supported(self._upstream.instance.name, self._upstream.spec.engine, path, status, body)
-        self.record.settle(Outcome.ENGINE_ERROR if status >= FIRST_FAILURE else Outcome.REFUSED)
+        self.record.settle(Outcome.ENGINE_ERROR if status >= SERVER_ERROR_STATUS else Outcome.REFUSED)
         self.error_code = code_in(said(body)) or ENGINE_ERROR
         return replace(self._answered(head, engine_error(path, body, status), content_type=JSON), status=status)
 

@@ -10,7 +10,6 @@ from supervisor.gateway.losses import EngineRefusedError
 
 # What another model may do better; a limit, a budget or a bad field is the same with every model.
 CANNOT_SERVE = (EngineDeadlineError, EngineDiedError, EngineRefusedError, NotAvailableError, QueueFullError)
-FIRST_FAILURE = 500
 
 
 def fallback_order(name: str, chains: Mapping[str, Sequence[str]]) -> tuple[str, ...]:

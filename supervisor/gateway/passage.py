@@ -15,10 +15,11 @@ from supervisor.gateway.admission.admission import Place, Waiting
 from supervisor.gateway.admission.places import Places
 from supervisor.gateway.calls import Call
 from supervisor.gateway.exchange import Answer, Exchange
-from supervisor.gateway.fallbacks import CANNOT_SERVE, FIRST_FAILURE
+from supervisor.gateway.fallbacks import CANNOT_SERVE
 from supervisor.gateway.gateway import Gateway
 from supervisor.gateway.inflight import InFlightRequest, Stage, cancelled
 from supervisor.gateway.losses import ENGINE_ERROR
+from supervisor.gateway.openai_errors import SERVER_ERROR_STATUS
 from supervisor.gateway.settling import Settling
 from supervisor.process.instance import Instance
 from supervisor.storage.records import TokenUsage
@@ -110,7 +111,7 @@ class Passage:
             failure: Answer | LlamavisorError
             try:
                 answer = failure = await self.exchange.answer()
-                if answer.status < FIRST_FAILURE:
+                if answer.status < SERVER_ERROR_STATUS:
                     return answer
             except CANNOT_SERVE as error:
                 failure = error

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from supervisor.gateway.losses import IncompleteAnswerError
+from supervisor.gateway.openai_errors import SERVER_ERROR_STATUS
 from supervisor.gateway.sse import ANY_BLANK_LINE
 from supervisor.gateway.usage_events import Prelude, progress_in, usage_told, with_figures_asked
 from supervisor.storage.records import TokenSource, TokenUsage
 
-SERVER_ERROR_STATUS = 500
 _ERROR_STATUSES = range(400, 600)
 _USAGE = b'"usage"'
 _PROGRESS = b'"prompt_progress"'

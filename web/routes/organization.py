@@ -14,7 +14,7 @@ from supervisor.gateway.accounting.organization import BUCKET_SECONDS, BUCKETS_D
 from supervisor.storage import usage
 from supervisor.storage.usage import UsageFilter
 from web.account_data import currency_of
-from web.bodies import query_integer
+from web.bodies import query_integer, query_moment
 from web.fields import text
 from web.keys import SUPERVISOR
 from web.registry import Parameter, Policy, Reply, RouteTable
@@ -23,7 +23,6 @@ from web.schemas import INTEGER, STRING, ref
 routes = RouteTable("Usage")
 
 MILLISECONDS = 1_000
-LARGEST_SECONDS = 10**11
 BUCKETS_LIMIT = 10**6
 _BOOLEANS = {"true": True, "false": False}
 
@@ -101,10 +100,10 @@ def _width(request: web.Request) -> str:
 def _span(query: Mapping[str, str], width_ms: int) -> tuple[int, int]:
     if "start_time" not in query:
         raise MalformedRequestError("`start_time` must be given, in Unix seconds.", param="start_time")
-    since = query_integer(query, "start_time", 0, minimum=0, maximum=LARGEST_SECONDS)
+    since = query_moment(query, "start_time")
     if "page" in query:
-        since = query_integer(query, "page", 0, minimum=since, maximum=LARGEST_SECONDS)
-    until = query_integer(query, "end_time", int(time.time()) + 1, minimum=0, maximum=LARGEST_SECONDS)
+        since = query_moment(query, "page", minimum=since)
+    until = query_moment(query, "end_time", int(time.time()) + 1)
     if until <= since:
         raise MalformedRequestError("`end_time` must be after `start_time`.", param="end_time")
     if (until - since) * MILLISECONDS // width_ms > BUCKETS_LIMIT:

@@ -17,7 +17,7 @@ from supervisor.storage.accounts import Period
 from supervisor.storage.records import Scope
 from supervisor.storage.usage import UsageFilter
 from web.account_data import binding, budget_data, in_flight_data, receipt_data
-from web.bodies import query_integer
+from web.bodies import query_integer, query_moment
 from web.calling import caller_of
 from web.fields import choice, text
 from web.keys import SUPERVISOR
@@ -31,7 +31,6 @@ PAGE_DEFAULT = 50
 PAGE_MOST = 500
 CSV_RECORDS = 1_000
 MILLISECONDS = 1_000
-LARGEST_SECONDS = 10**11
 _BAD = {400: Reply("A parameter is wrong; `error.param` names it.", ref("Error"))}
 _FOREIGN = {403: Reply("It is another project's, and the key may not read everything.", ref("Error"))}
 _GONE = {503: Reply("The database does not answer now.", ref("Error"))}
@@ -209,7 +208,7 @@ def filter_of(query: Mapping[str, str]) -> UsageFilter:
     def moment(name: str) -> int | None:
         if name not in query:
             return None
-        return query_integer(query, name, 0, minimum=0, maximum=LARGEST_SECONDS) * MILLISECONDS
+        return query_moment(query, name) * MILLISECONDS
 
     def one_of(name: str) -> tuple[str, ...]:
         value = text(query, name, default="")

@@ -7,7 +7,6 @@ many keys, projects and requests there are.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, TypedDict, Unpack
 
@@ -19,13 +18,13 @@ from supervisor.gateway.accounting.estimate import Assumptions, Estimator
 from supervisor.gateway.accounting.keys import Keyring
 from supervisor.gateway.accounting.ledger import Ledger, Reservation
 from supervisor.gateway.accounting.limits import Admission, LimitBook
+from supervisor.gateway.calls import new_request_id
 from supervisor.gateway.traffic import Outcome
 from supervisor.storage.accounts import Budget, KeyRecord, Limits, Project, UsedInDay
 from supervisor.storage.money import cost_micros, tokens_micros
 from supervisor.storage.records import AcceptedRequest, Price, Settlement, TokenSource, TokenUsage, UsageRecord
 
 MILLISECONDS = 1_000
-ID_BYTES = 16
 NOTHING = TokenUsage()
 # A look-up in an enumeration takes as long as a call.
 OK, FROM_ENGINE = Outcome.OK, TokenSource.ENGINE
@@ -246,7 +245,7 @@ class Bookkeeper:
         price = self.price((endpoint,) if names is None else names)
         micros = None if price is None else tokens_micros(prompt, completion, price)
         request = AcceptedRequest(
-            request_id or f"req_{os.urandom(ID_BYTES).hex()}",
+            request_id or new_request_id(),
             project,
             key_id,
             endpoint,

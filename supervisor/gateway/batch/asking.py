@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -14,7 +13,7 @@ from supervisor.errors import LlamavisorError
 from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.batch.lines import Line, Reply, failure
 from supervisor.gateway.batch.turns import Servers, Turns
-from supervisor.gateway.calls import Call, check
+from supervisor.gateway.calls import Call, check, new_request_id
 from supervisor.gateway.exchange import Answer
 from supervisor.gateway.passage import Why
 from supervisor.request_fields import refuse
@@ -82,11 +81,6 @@ class Desk:
             logger.exception("Unexpected failure in batch work [%s]", request_id)
             message = f"An unexpected failure; the server's log has it as {request_id}."
             return failure(LlamavisorError(message), request_id)
-
-
-def new_request_id() -> str:
-    """An id for the books."""
-    return f"req_{uuid.uuid4().hex}"
 
 
 def call_of(path: str, line: Line) -> Call:

@@ -13,13 +13,14 @@ from supervisor.clock import Clock
 from supervisor.errors import EngineDeadlineError, LlamavisorError, RequestCancelledError
 from supervisor.gateway.accounting.callers import Caller
 from supervisor.gateway.batch import lines
-from supervisor.gateway.batch.asking import Desk, Terms, call_of, new_request_id
+from supervisor.gateway.batch.asking import Desk, Terms, call_of
 from supervisor.gateway.batch.disk import Disk
 from supervisor.gateway.batch.files import FileStore
 from supervisor.gateway.batch.folder import SYNC_SECONDS, BatchFolder, LineReader, ResultFiles
 from supervisor.gateway.batch.lines import BadLineError, Line, Reply, read_line
 from supervisor.gateway.batch.objects import Batch, BatchStatus, Fault
 from supervisor.gateway.batch.pending import SLICE_BYTES, SLICE_LINES, Pending
+from supervisor.gateway.calls import new_request_id
 from supervisor.storage.records import Scope
 
 logger = logging.getLogger(__name__)
